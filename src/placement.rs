@@ -9,6 +9,7 @@ pub mod stay;
 use crate::event::{Gid, Uid};
 use crate::kernel::program::ExeInfo;
 use crate::policy::User;
+use crate::policy::ancestor_programs::ProgramSet;
 use crate::policy::load::Subordinates;
 use crate::rules::destination::{Destination, SpecifierValues};
 use crate::rules::matcher::Matcher;
@@ -116,6 +117,11 @@ pub fn decide(
         }
         decision = matcher.decide_after(&user.plan, &facts, id);
     }
+}
+
+/// Checks whether a process runs one of these programs: [`Choice::Rule`] if it does.
+pub fn runs_program(programs: &ProgramSet, exe: KnownExe<'_>) -> Choice {
+    decide(&programs.matcher, &programs.user, (Uid(0), Gid(0)), exe, |_, _| Ok(true))
 }
 
 /// Returns the user whose UID and name stand in the path of a cgroup for processes of `uid`: the owner of a

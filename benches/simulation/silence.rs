@@ -137,21 +137,36 @@ impl Machine {
         }
         self.journal
             .note(self.clock, || format!("    daemon grants {:?} for {pid}", request.action));
-        self.note_children(pid, open.is_none_or(|open| concerns_children(request, open)));
+        // Another process that got the PID meanwhile may have inherited a pin of its children.
+        let is_same = |open: &&Process| open.identity == state.0;
+        let is_concerned = open.filter(is_same).is_none_or(|open| concerns_children(request, open));
+        self.note_children(pid, is_concerned);
     }
 
-    /// The pin of a process changed: its children born since the request may be included.
+    /// The pin of a process changed: its children born since the request may be included, and what those created.
     fn note_children(&mut self, parent: u32, is_concerned: bool) {
-        for child in self.pids.clone() {
-            if let Some(child) = self.find_mut(child).filter(|one| one.parent == parent) {
-                child.excuses.was_pinned = true;
-                // Its fork is read after the pin ended, or began anew.
-                let is_open = child.is_fork_unread && is_concerned;
-                child.is_pinned &= !is_open;
-                child.pins_children &= !is_open;
-                child.excuses.may_be_pinned |= is_open;
-            }
+        let is_child = |one: &Process| one.parent == parent;
+        let children: Vec<u32> = self.living(is_child).collect();
+        for child in &children {
+            self.find_mut(*child).into_iter().for_each(|child| child.excuses.was_pinned = true);
         }
+        let mut open = if is_concerned { children } else { Vec::new() };
+        while let Some(pid) = open.pop() {
+            let Some(process) = self.find_mut(pid).filter(|one| one.is_fork_unread) else {
+                continue;
+            };
+            // Its fork is read after the pin ended, or began anew.
+            (process.is_pinned, process.pins_children) = (false, false);
+            process.excuses.may_be_pinned = true;
+            let identity = process.identity;
+            let created: Vec<u32> = self.living(|one| one.creator == identity).collect();
+            open.extend(created);
+        }
+    }
+
+    /// Returns the PIDs of the processes for which the condition holds.
+    fn living(&self, holds: impl Fn(&Process) -> bool) -> impl Iterator<Item = u32> {
+        self.pids.iter().copied().filter(move |&pid| self.find(pid).is_some_and(&holds))
     }
 
     /// The daemon lists the children of a process: after forks were lost it pins the living descendants

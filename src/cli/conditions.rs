@@ -1,6 +1,8 @@
 //! What the conditions of rules test of a process that a command inspects, living or hypothetical. Must not
 //! decide about them: [`crate::placement::conditions`] does.
 
+use std::sync::Arc;
+
 use crate::cgroup::group_files;
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::{Pid, Uid};
@@ -9,6 +11,7 @@ use crate::placement::Missing;
 use crate::placement::conditions::ConditionFacts;
 use crate::policy::load::NameService;
 use crate::rules::RuleId;
+use crate::rules::ancestry::Ancestor;
 
 /// Facts about a process for the conditions of rules.
 pub(super) struct InspectedConditions<'a> {
@@ -16,6 +19,8 @@ pub(super) struct InspectedConditions<'a> {
     pub(super) names: &'a NameService,
     /// Text of its `/proc/PID/cgroup`, or that of a hypothetical process.
     pub(super) cgroup: &'a [u8],
+    /// What its ancestors run.
+    pub(super) ancestors: &'a [Ancestor],
     /// Its login UID, if it is set.
     pub(super) login: Option<Uid>,
     /// Its PID; `None` for a hypothetical process.
@@ -36,6 +41,10 @@ impl ConditionFacts for InspectedConditions<'_> {
 
     fn is_real_time(&mut self) -> bool {
         self.pid.zip(self.proc).is_some_and(|(pid, proc)| proc.is_real_time(pid))
+    }
+
+    fn ancestors(&mut self) -> Arc<[Ancestor]> {
+        self.ancestors.into()
     }
 
     fn login(&mut self) -> Option<Uid> {

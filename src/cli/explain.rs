@@ -2,6 +2,7 @@
 //! cgroup, and the reason if that is not the cgroup of the rule. Must not change anything.
 
 mod json;
+mod mismatch;
 mod reason;
 mod stays;
 mod subject;
@@ -13,12 +14,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::ancestors;
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client::{self, RunNotes};
 use super::locale;
 use super::unread;
-use super::what_if::command_line;
-use super::what_if::located;
+use super::what_if::{WhatIfProgram, command_line, located};
 use crate::cgroup::unit::manager_uid;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
@@ -27,12 +28,14 @@ use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
 use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::ancestry::Ancestor;
 use crate::rules::{InapplicableReason, Rule, RuleId};
 
+pub use super::inspected_program::InspectedProgram;
 use reason::DaemonAnswer;
 use reason::left_behind;
 pub use reason::{DaemonMemory, span, why};
-pub use subject::{InspectedProcess, InspectedProgram, LiveProcess, ParentProcess};
+pub use subject::{InspectedProcess, LiveProcess, ParentProcess};
 use verdict::unseen;
 pub use verdict::{HierarchyState, PlacementState, Verdict, judge};
 pub use view::{OutputOptions, show};
@@ -63,6 +66,9 @@ pub(super) struct ExplainArgs {
     /// in this cgroup
     #[arg(long, value_name = "CGROUP", requires = "user")]
     from: Option<String>,
+    /// below a process of root that runs this program; may be repeated
+    #[arg(long, value_name = "PATH", requires = "user")]
+    below: Vec<OsString>,
     /// after a login of this user (name or UID)
     #[arg(long, value_name = "USER", requires = "user")]
     login: Option<String>,
@@ -260,8 +266,9 @@ fn living(
 ) -> Result<Vec<ExplainAnswer>, ToolError> {
     let mut answers = Vec::new();
     let mut has_told = false;
+    let rules = &survey.loaded.rules;
     for (pid, memory) in pids.iter().zip(memories) {
-        let Some(subject) = InspectedProcess::living(*pid, proc, &survey.names)? else {
+        let Some(mut subject) = InspectedProcess::living(*pid, proc, &survey.names)? else {
             let why = match proc.status(*pid) {
                 Some(owner) => {
                     format!("{pid} is a thread of process {}: use that PID", owner.process)
@@ -272,6 +279,7 @@ fn living(
             answers.push(ExplainAnswer::Gone(*pid, why));
             continue;
         };
+        read_what_is_tested(rules, (*pid, &mut subject), proc);
         let mut verdict = judge(survey, &subject, proc);
         let is_well = matches!(verdict.state, PlacementState::InPlace | PlacementState::NoRule);
         if is_well && memory.has_other_rules() {
@@ -294,6 +302,20 @@ fn living(
         answers.push(ExplainAnswer::There(Box::new(one)));
     }
     Ok(answers)
+}
+
+/// Reads the attributes that are read only if a rule tests them, because that can take long.
+fn read_what_is_tested(
+    rules: &[Rule],
+    (pid, subject): (Pid, &mut InspectedProcess),
+    proc: &mut ProcFs,
+) {
+    if rules.iter().any(Rule::tests_ancestors) {
+        subject.ancestors = ancestors::of(pid, proc);
+    }
+    if rules.iter().any(Rule::tests_arguments) {
+        subject.read_arguments(pid);
+    }
 }
 
 fn pid(text: &str) -> Result<Pid, &'static str> {
@@ -322,6 +344,7 @@ fn imagined(
             names.uid_of(user).map_err(ToolError::nss)?.ok_or_else(|| unknown("user", user))?.into()
         }
     };
+    subject.ancestors = given.below.iter().map(|path| ancestor(path)).collect::<Result<_, _>>()?;
     let name = given.exe.as_deref().unwrap_or_default();
     let words = std::iter::once(name).chain(given.argument.iter().map(OsString::as_os_str));
     subject.arguments = Some(command_line(words));
@@ -332,6 +355,15 @@ fn imagined(
         subject.imagined_cgroup = format!("0:{}:{cgroup}\n", tree.listed).into_bytes();
     }
     Ok(subject)
+}
+
+/// Returns an ancestor of root that runs this program.
+fn ancestor(named: &OsStr) -> Result<Ancestor, ToolError> {
+    let path = program(named)?;
+    let found = WhatIfProgram::find(&path);
+    let (exe, invoked) = found.map_or((path, None), |found| (found.exe, found.invoked));
+    let bytes = |path: PathBuf| path.into_os_string().into_encoded_bytes().into_boxed_slice();
+    Ok(Ancestor { path: bytes(exe), invoked: invoked.map(bytes), is_of_root: true })
 }
 
 /// Returns the cgroup in which systemd starts a unit, unless its file has another slice.

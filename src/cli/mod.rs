@@ -5,6 +5,7 @@
 //! everything else. Exit codes: 0 success, 1 failure or problem found, 2 usage error, 65 invalid rules or
 //! settings, 69 daemon not reachable; `run` returns that of its command, or 125 to 127 as env(1).
 
+mod ancestors;
 pub mod command;
 mod conditions;
 
@@ -16,6 +17,7 @@ mod doctor;
 pub mod explain;
 mod format;
 mod groups;
+pub mod inspected_program;
 mod json;
 pub mod list;
 mod locale;

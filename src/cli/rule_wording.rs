@@ -52,11 +52,12 @@ impl RuleWording {
 
     /// Returns the criteria on the unit, cgroup, login and arguments of a process; `None` for a kind
     /// that is not given.
-    fn context_kinds(&self, criteria: &Criteria) -> [Option<String>; 4] {
+    fn context_kinds(&self, criteria: &Criteria) -> [Option<String>; 5] {
         let Some(context) = criteria.context.as_deref() else { return Default::default() };
         [
             given("unit", &texts(&context.units)),
             given("from", &texts(&context.from)),
+            given("below", &Self::programs(&context.below)),
             given("login", &self.user_tests(&context.logins)),
             given("argument", &arguments(&context.arguments)),
         ]
@@ -64,13 +65,16 @@ impl RuleWording {
 
     /// Returns the criterion on its context that a process does not meet.
     pub(super) fn context_mismatch(&self, miss: ContextMismatch, rule: &Rule) -> String {
-        let [unit, from, login, argument] = self.context_kinds(&rule.when);
-        let [not_unit, not_from, not_login, not_argument] = self.context_kinds(&rule.not);
+        let [unit, from, below, login, argument] = self.context_kinds(&rule.when);
+        let [not_unit, not_from, not_below, not_login, not_argument] =
+            self.context_kinds(&rule.not);
         let needs = |kind: Option<String>| format!("needs {}", kind.unwrap_or_default());
         let excludes = |kind: Option<String>| format!("excludes {}", kind.unwrap_or_default());
         match miss {
             ContextMismatch::Unit => needs(unit),
             ContextMismatch::From => needs(from),
+            ContextMismatch::Below => needs(below),
+            ContextMismatch::NotBelow => excludes(not_below),
             ContextMismatch::Login => needs(login),
             ContextMismatch::Argument => needs(argument),
             ContextMismatch::NotUnit => excludes(not_unit),
@@ -108,7 +112,11 @@ impl RuleWording {
 
     /// Returns the executables that the criteria select.
     pub(super) fn exes(criteria: &Criteria) -> String {
-        listed(&criteria.exes, |test| match test {
+        Self::programs(&criteria.exes)
+    }
+
+    fn programs(tests: &[ExeTest]) -> String {
+        listed(tests, |test| match test {
             ExeTest::Path(text) | ExeTest::Base(text) => EscapedBytes(text).to_string(),
             ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => {
                 EscapedBytes(glob.as_bytes()).to_string()

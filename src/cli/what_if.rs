@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ancestors;
 use super::command::{DaemonFlags, ToolError};
 use super::conditions::InspectedConditions;
 use super::daemon_client::{self, RunNotes};
@@ -118,10 +119,14 @@ impl WhatIf {
             }
             Some(_) | None => command_line(command.iter().map(|word| &**word)),
         };
+        let tests_ancestors = self.policy.ancestors.is_some();
+        let ancestors = proc.as_mut().filter(|_| tests_ancestors);
+        let ancestors = ancestors.map(|proc| ancestors::of_child(own, proc));
         let facts = InspectedConditions {
             hierarchies: &self.hierarchies,
             names: &NameService::default(),
             cgroup: cgroup.as_deref().unwrap_or_default(),
+            ancestors: ancestors.as_deref().unwrap_or_default(),
             login,
             pid: Some(own),
             proc: proc.as_ref(),

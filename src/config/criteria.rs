@@ -2,7 +2,7 @@
 
 mod context;
 
-pub(super) use context::units;
+pub(super) use context::{below_any_user, units};
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use crate::rules::glob::Glob;
 use crate::rules::human::{HUMAN, HumanUids};
 use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
 
-pub(super) const CRITERIA_KEYS: [&str; 7] =
-    ["user", "group", "exe", "unit", "from", "login", "argument"];
+pub(super) const CRITERIA_KEYS: [&str; 8] =
+    ["user", "group", "exe", "unit", "from", "below", "login", "argument"];
 /// The key of a unit table that selects users.
 pub(super) const USERS_KEY: &str = "users";
 /// The kernel's invalid ID: no process has it, and `setuid(-1)` leaves the ID unchanged.
@@ -53,7 +53,7 @@ pub(super) fn criteria(
 ) -> Criteria {
     let users = each(table, "user", piece, |value, piece| user(value, "user", piece));
     let groups = each(table, "group", piece, group);
-    let exes = each(table, "exe", piece, exe);
+    let exes = each(table, "exe", piece, |value, piece| exe(value, "exe", piece));
     mention_users(&users, piece, mentions);
     for (test, span) in &groups {
         match test {
@@ -353,13 +353,13 @@ fn glob(value: &Value<'_>, text: &str, piece: &mut TomlSection<'_, '_>) -> Optio
     }
 }
 
-fn exe(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<ExeTest> {
+fn exe(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<ExeTest> {
     if !value.get_ref().is_str() {
-        piece.wrong_type(value, "exe", "a path, a name or a list of these");
+        piece.wrong_type(value, key, "a path, a name or a list of these");
         return None;
     }
-    let text = piece.string(value, "exe")?;
-    if let Some((message, help)) = exe_fault(text) {
+    let text = piece.string(value, key)?;
+    if let Some((message, help)) = exe_fault(text, key) {
         piece.error_help(value.span(), message, help);
         return None;
     }
@@ -374,7 +374,7 @@ fn exe(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Option<ExeTest> {
 
 /// Returns the reason why no executable can have this path, with a replacement. Paths from the
 /// kernel are absolute and have no empty, `.` or `..` components.
-fn exe_fault(text: &str) -> Option<(String, String)> {
+fn exe_fault(text: &str, key: &str) -> Option<(String, String)> {
     if !text.starts_with('/') {
         let last = text.rsplit('/').next().unwrap_or_default();
         if text.contains('/') {
@@ -382,20 +382,20 @@ fn exe_fault(text: &str) -> Option<(String, String)> {
                 "write an absolute path, or \"{}\" to match it in any directory",
                 shortened(last)
             );
-            return Some(("exe is a relative path".to_owned(), help));
+            return Some((format!("{key} is a relative path"), help));
         }
         let is_dot = text == "." || text == "..";
         return is_dot
-            .then(|| ("exe is a directory".to_owned(), "write the name of a program".to_owned()));
+            .then(|| (format!("{key} is a directory"), "write the name of a program".to_owned()));
     }
     if text.ends_with('/') {
         let help = format!("write \"{}**\" to match every program below it", shortened(text));
-        return Some(("exe is a directory".to_owned(), help));
+        return Some((format!("{key} is a directory"), help));
     }
     let odd = text[1..].split('/').find(|part| matches!(*part, "" | "." | ".."))?;
     let message = match odd {
-        "" => "exe contains //".to_owned(),
-        dots => format!("exe contains /{dots}/"),
+        "" => format!("{key} contains //"),
+        dots => format!("{key} contains /{dots}/"),
     };
     Some((message, "write the path as `readlink -f` prints it".to_owned()))
 }

@@ -11,13 +11,14 @@ use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 16] = [
+pub const RULE_KEYS: [&str; 18] = [
     "name",
     "user",
     "group",
     "exe",
     "unit",
     "from",
+    "below",
     "login",
     "argument",
     "not",
@@ -26,6 +27,7 @@ pub const RULE_KEYS: [&str; 16] = [
     "ignore",
     "priority",
     "exe_anywhere",
+    "below_any_user",
     "leave_units",
     "containers",
 ];
@@ -49,12 +51,13 @@ pub(super) fn read(
 ) -> Option<WrittenRule> {
     piece.only_keys(table, &RULE_KEYS);
     let mut mentions = Vec::new();
-    let when = criteria::criteria(table, piece, &mut mentions);
+    let mut when = criteria::criteria(table, piece, &mut mentions);
     if !CRITERIA_KEYS.iter().any(|&key| table.contains_key(key)) {
         let help = "write user = \"*\" to match every process";
         piece.error_help(header.clone(), "rule without criteria", help);
     }
-    let not = negated(table, piece, &mut mentions);
+    let mut not = negated(table, piece, &mut mentions);
+    criteria::below_any_user(table, piece, [&mut when, &mut not]);
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
     let exe_anywhere = exe_anywhere(table, piece);
     let leave_units = leave_units(table, piece);

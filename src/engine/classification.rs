@@ -1,8 +1,12 @@
 //! Finds the first matching rule of an open process and lets the placer apply it, as far as the data
 //! that were read suffice.
 
+use std::sync::Arc;
+
 use super::Engine;
+use super::ancestry::AncestryTable;
 use super::name_lookups::PendingName;
+use super::rescan::Urgency;
 use crate::cgroup::mounts::Hierarchies;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::{PlacedProcess, Placement, Placer, is_moved_by_users};
@@ -11,10 +15,11 @@ use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo};
 use crate::placement::conditions::{ConditionFacts, Conditions};
-use crate::placement::{Choice, KnownExe, Missing, decide};
+use crate::placement::{Choice, KnownExe, Missing, decide, runs_program};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
 use crate::rules::RuleId;
+use crate::rules::ancestry::Ancestor;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Result of an evaluation: its outcome, or a further read that it needs.
@@ -56,6 +61,7 @@ impl<K: Kernel> Engine<K> {
             policy: &self.policy,
             kernel: &mut self.kernel,
             placer: &self.placer,
+            ancestry: &mut self.ancestry,
             pid: evaluation.pid,
             handle,
             arguments,
@@ -104,6 +110,10 @@ impl<K: Kernel> Engine<K> {
         exe: KnownExe<'_>,
     ) -> Option<EvaluationResult> {
         self.last_decision.uid = Some(handle.uid);
+        let needed = self.note_program(evaluation, handle, exe);
+        if needed.is_some() {
+            return needed;
+        }
         if self.is_pinned(evaluation, handle) {
             let ids = (handle.uid, handle.gid);
             self.observe(evaluation, ids, None, DecisionResult::Sticky);
@@ -120,6 +130,51 @@ impl<K: Kernel> Engine<K> {
             return None;
         }
         Some(EvaluationResult::Over(self.wait(PendingName::User(handle.uid), evaluation)))
+    }
+
+    /// Records whether the process runs a program that rules test of ancestors. Returns the read that this needs.
+    fn note_program(
+        &mut self,
+        evaluation: EvaluationRequest,
+        handle: &ProcessHandle,
+        exe: KnownExe<'_>,
+    ) -> Option<EvaluationResult> {
+        let tested = self.policy.ancestors.as_ref()?;
+        let is_of_root = self.kernel.status(evaluation.pid)?.real == Uid(0);
+        let choice = match tested.of(is_of_root) {
+            Some(programs) => runs_program(programs, exe),
+            None => Choice::NoRule,
+        };
+        let own = match choice {
+            Choice::NeedsExe => return Some(EvaluationResult::NeedsExe),
+            Choice::NeedsExamination => {
+                let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
+                return Some(EvaluationResult::NeedsExamination(raw));
+            }
+            Choice::Rule(_) => exe.seen().map(|seen| Ancestor {
+                path: seen.exe.path.into(),
+                invoked: seen.invoked.map(Box::from),
+                is_of_root,
+            }),
+            // What it ran before still counts.
+            Choice::NoRule | Choice::Needs(_) if matches!(exe, KnownExe::Unavailable) => {
+                return None;
+            }
+            Choice::NoRule | Choice::Needs(_) => None,
+        };
+        let identity = self.kernel.identity_of(evaluation.pid, handle)?;
+        if own.is_some() && !self.has_heirs() {
+            // Children of before have the programs by now. Their forks, if they were read later, would take them away.
+            if let Err(error) = self.drain_all_forks() {
+                ::log::debug!("cannot read forks: {error}");
+            }
+        }
+        let process = (evaluation.pid, identity);
+        if self.ancestry.runs(process, evaluation.since, own, &mut self.kernel) {
+            // Some may have been evaluated before.
+            self.rescan.want(Urgency::Limited);
+        }
+        None
     }
 
     /// Requests what the placer misses.
@@ -178,6 +233,7 @@ struct ProcessConditions<'e, K> {
     policy: &'e Policy,
     kernel: &'e mut K,
     placer: &'e Placer,
+    ancestry: &'e mut AncestryTable,
     pid: Pid,
     handle: &'e ProcessHandle,
     arguments: &'e Arguments,
@@ -194,6 +250,10 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
 
     fn is_real_time(&mut self) -> bool {
         self.kernel.is_real_time(self.pid)
+    }
+
+    fn ancestors(&mut self) -> Arc<[Ancestor]> {
+        self.ancestry.of(self.pid, self.kernel)
     }
 
     fn login(&mut self) -> Option<Uid> {

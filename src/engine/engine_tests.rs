@@ -16,6 +16,8 @@ use crate::rules::matcher::Matcher;
 use crate::rules::names::{ResolvedNames, UserIdentity, resolve};
 use crate::tracking::queue;
 
+#[path = "ancestry_tests.rs"]
+mod ancestry;
 #[path = "late_children_tests.rs"]
 mod late_children;
 

@@ -1,4 +1,4 @@
-//! Forks read from the fork socket, loss of events, and sticky processes that inherit by fork.
+//! Forks read from the fork socket, loss of events, and what processes inherit by fork.
 
 use std::io;
 
@@ -32,26 +32,38 @@ impl<K: Kernel> Engine<K> {
         Ok(self.sticky.grant(request, client, account, &mut self.kernel))
     }
 
-    /// Passes the sticky state on to children. Called after the event socket or the list of all processes was
-    /// read, and before any evaluation.
+    /// Checks whether children inherit pins or the programs of ancestors.
+    pub(super) const fn has_heirs(&self) -> bool {
+        self.sticky.has_descendants() || self.ancestry.has_heirs()
+    }
+
+    /// Passes pins and the programs of ancestors on to children. Called after the event socket or the list of all
+    /// processes was read, and before any evaluation.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
-        if !self.sticky.has_descendants() {
+        if !self.has_heirs() {
             return Ok(());
         }
+        self.drain_all_forks()?;
+        self.sticky.emptied(&mut self.kernel);
+        self.ancestry.emptied(&mut self.kernel);
+        self.resync_if_lost()
+    }
+
+    /// Reads the fork socket until it is empty.
+    pub(super) fn drain_all_forks(&mut self) -> io::Result<()> {
         self.intake.forks_are_due = true;
         while self.intake.forks_are_due {
             self.drain_forks()?;
         }
-        self.sticky.emptied(&mut self.kernel);
-        self.resync_if_lost()
+        Ok(())
     }
 
     /// Reads the fork socket after an evaluation took effect, and periodically.
     pub(super) fn drain_forks(&mut self) -> io::Result<()> {
         let traces_moves = self.traces_moves();
-        let Self { kernel, sticky, placer, answered, .. } = self;
+        let Self { kernel, sticky, ancestry, placer, answered, .. } = self;
         let status = self.intake.drain_forks(kernel, |fork, now| {
-            if sticky.heard(fork, now) {
+            if sticky.heard(fork, now) | ancestry.heard(fork) {
                 let evaluation = EvaluationRequest::at_once(fork.child, Cause::SCAN, now);
                 answered.push_back(Evaluation::new(evaluation));
             }
@@ -77,7 +89,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Requests a scan if the kernel dropped events.
     pub(super) fn resync_if_lost(&mut self) -> io::Result<()> {
-        let must_ask = self.sticky.has_descendants();
+        let must_ask = self.has_heirs();
         let has_lost = self.intake.has_lost(&mut self.kernel, must_ask);
         match self.tolerate("number of lost events", has_lost)? {
             Some(true) => {
@@ -89,6 +101,7 @@ impl<K: Kernel> Engine<K> {
             Some(false) if must_ask && !self.rescan.has_lost() => {
                 let now = self.kernel.now();
                 self.sticky.confirm(now);
+                self.ancestry.confirm(now);
             }
             Some(false) | None => {}
         }

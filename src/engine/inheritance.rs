@@ -31,6 +31,8 @@
 
 mod after_loss;
 
+pub(super) use after_loss::children;
+
 use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
@@ -76,8 +78,13 @@ pub(super) struct Entry<V> {
 
 impl<V> Entry<V> {
     /// Creates the entry of a process with this identity.
+    pub(super) const fn new(started: u64, since: Nanos, is_inherited: bool, mark: V) -> Self {
+        Self { started, since, is_inherited, mark }
+    }
+
+    /// Creates the entry of a process that did not inherit it.
     pub(super) const fn own(started: u64, since: Nanos, mark: V) -> Self {
-        Self { started, since, is_inherited: false, mark }
+        Self::new(started, since, false, mark)
     }
 
     /// Checks whether it is a descendant that was not evaluated yet.

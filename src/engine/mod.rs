@@ -25,6 +25,7 @@
 //! exactly, and any loss causes a scan.
 
 mod account;
+mod ancestry;
 mod classification;
 mod commands;
 mod completion;
@@ -65,6 +66,7 @@ use crate::kernel::program::ReadRequest;
 use crate::policy::{Policy, SettingsUpdate};
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
+use ancestry::AncestryTable;
 use commands::{LastDecision, PendingCommands};
 use evaluation::OpenEvaluation;
 use executables::Executables;
@@ -105,6 +107,7 @@ pub struct Engine<K> {
     options: EngineOptions,
 
     sticky: PinTable,
+    ancestry: AncestryTable,
     rescan: Rescan,
     rechecks: Rechecks,
     /// Evaluations that wait for a name.
@@ -150,6 +153,7 @@ impl<K: Kernel> Engine<K> {
             intake: EventIntake::new(kernel.now(), Arc::clone(&metrics)),
             errors: KernelErrors::new(Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
+            ancestry: AncestryTable::new(Arc::clone(&metrics)),
             kernel,
             policy,
             placer,
@@ -217,6 +221,9 @@ impl<K: Kernel> Engine<K> {
         // Before the scan, so that no change of a group is missed.
         self.kernel.accept_gid_events(self.policy.needs_gid_events());
         self.placer.adopt(&self.policy, &mut self.kernel);
+        if self.policy.ancestors.is_none() {
+            self.ancestry.clear();
+        }
         self.kernel.retire(earlier);
         self.metrics.reloads.increment();
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));

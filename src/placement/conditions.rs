@@ -6,11 +6,14 @@
 //! across reloads and restarts, because it is in the cgroup to which the rule leads: see
 //! [`Conditions::test`]. Must not trust what a user can change.
 
+use std::sync::Arc;
+
 use super::Missing;
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::Uid;
 use crate::kernel::process::path_in;
 use crate::policy::context_rules::ContextRules;
+use crate::rules::ancestry::Ancestor;
 use crate::rules::context::{ContextMismatch, Login, Place};
 use crate::rules::explain::Mismatch;
 use crate::rules::ignore::Scheduling;
@@ -26,6 +29,9 @@ pub trait ConditionFacts {
 
     /// Checks whether it has a real-time scheduling policy.
     fn is_real_time(&mut self) -> bool;
+
+    /// Returns the programs of its ancestors that rules test.
+    fn ancestors(&mut self) -> Arc<[Ancestor]>;
 
     /// Returns its login UID; `None` if it is not set.
     fn login(&mut self) -> Option<Uid>;
@@ -98,6 +104,11 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
                 return Ok(Some(Mismatch::Context(miss)));
             }
         }
+        if rule.tests_ancestors() {
+            if let Some(miss) = self.ancestor_mismatch(id, rule) {
+                return Ok(Some(Mismatch::Context(miss)));
+            }
+        }
         if rule.tests_place() {
             if let Some(miss) = self.place_mismatch(id, rule) {
                 return Ok(Some(Mismatch::Context(miss)));
@@ -139,6 +150,21 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
         Ok(rule.login_mismatch(Some(Login { uid, name: name.as_deref() })))
     }
 
+    /// A process in the cgroup to which the rule leads counts as one with such an ancestor: the daemon may have been
+    /// restarted since that exited. A user cannot have moved it there.
+    fn ancestor_mismatch(&mut self, id: RuleId, rule: &Rule) -> Option<ContextMismatch> {
+        let miss = rule.ancestor_mismatch(&self.facts.ancestors())?;
+        let is_kept = miss == ContextMismatch::Below && self.is_in_cgroup_of(id);
+        (!is_kept).then_some(miss)
+    }
+
+    fn is_in_cgroup_of(&mut self, id: RuleId) -> bool {
+        let facts = &mut self.facts;
+        let Some((index, path, top)) = path_of_units(self.rules, facts) else { return false };
+        let below = path.get(top..).unwrap_or_default();
+        self.rules.leads_to(id, below) && is_way_of_root(self.rules, facts, (index, &path, top))
+    }
+
     fn place_mismatch(&mut self, id: RuleId, rule: &Rule) -> Option<ContextMismatch> {
         let (rules, facts) = (self.rules, &mut self.facts);
         let position = self.position.get_or_insert_with(|| position(rules, facts));
@@ -161,24 +187,39 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
 }
 
 fn position(rules: &ContextRules, facts: &mut impl ConditionFacts) -> Position {
-    let Some((index, tree)) = rules.hierarchy(facts.hierarchies()) else {
-        return Position::Unknown;
-    };
-    let (listed, top) = (tree.listed.clone(), tree.top.trim_end_matches('/').len());
-    let Some(path) = facts.cgroup().and_then(|text| path_in(text, listed.as_bytes())) else {
-        return Position::Unknown;
-    };
-    let path = path.to_vec();
+    let Some((index, path, top)) = path_of_units(rules, facts) else { return Position::Unknown };
     // A cgroup outside of the mount is that of no rule.
     let below = path.get(top..).unwrap_or_default();
-    let is_of_root = |step: &[u8]| facts.is_of_root(index, &path[..top + step.len()]);
-    if rules.lead_to(below) && rules.steps(below).all(is_of_root) {
+    if rules.lead_to(below) && is_way_of_root(rules, facts, (index, &path, top)) {
         return Position::Placed(below.to_vec());
     }
     match facts.placed_by(index, &path) {
         Some(by) => Position::MovedFrom(by, path),
         None => Position::Original(path),
     }
+}
+
+/// Returns the path of the process in the hierarchy of units, with the index of that and the length of the path of its
+/// top.
+fn path_of_units(
+    rules: &ContextRules,
+    facts: &mut impl ConditionFacts,
+) -> Option<(usize, Vec<u8>, usize)> {
+    let (index, tree) = rules.hierarchy(facts.hierarchies())?;
+    let (listed, top) = (tree.listed.clone(), tree.top.trim_end_matches('/').len());
+    let path = facts.cgroup().and_then(|text| path_in(text, listed.as_bytes()))?;
+    Some((index, path.to_vec(), top))
+}
+
+/// Checks whether root owns the cgroups from the one below the managed root to this one, and nobody else may move
+/// processes into them.
+fn is_way_of_root(
+    rules: &ContextRules,
+    facts: &impl ConditionFacts,
+    (index, path, top): (usize, &[u8], usize),
+) -> bool {
+    let below = path.get(top..).unwrap_or_default();
+    rules.steps(below).all(|step| facts.is_of_root(index, &path[..top + step.len()]))
 }
 
 #[cfg(test)]

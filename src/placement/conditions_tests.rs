@@ -15,6 +15,8 @@ struct Facts {
     hierarchies: Hierarchies,
     text: String,
     login: Option<Uid>,
+    /// Programs of ancestors, with whether root runs them.
+    ancestors: Vec<(&'static str, bool)>,
     is_real_time: bool,
     /// Cgroups that a user can change.
     of_users: BTreeSet<&'static str>,
@@ -44,6 +46,16 @@ impl ConditionFacts for &mut Facts {
     fn login(&mut self) -> Option<Uid> {
         self.reads.push("login");
         self.login
+    }
+
+    fn ancestors(&mut self) -> Arc<[Ancestor]> {
+        self.reads.push("ancestors");
+        let all = self.ancestors.iter().map(|&(path, is_of_root)| Ancestor {
+            path: path.as_bytes().into(),
+            invoked: None,
+            is_of_root,
+        });
+        all.collect()
     }
 
     fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
@@ -116,6 +128,49 @@ fn units_and_cgroups() {
     ] {
         assert_eq!(one(criteria, &mut in_cgroup(path)), expected, "{criteria} in {path}");
     }
+}
+
+#[test]
+fn ancestors() {
+    let sshd = ("/usr/sbin/sshd", true);
+    let by_user = ("/usr/sbin/sshd", false);
+    for (criteria, ancestors, expected) in [
+        ("below = \"sshd\"", vec![("/bin/sh", true), sshd], None),
+        ("below = \"/usr/sbin/sshd\"", vec![sshd], None),
+        ("below = [\"cron\", \"ssh*\"]", vec![sshd], None),
+        ("below = \"sshd\"", vec![], miss(ContextMismatch::Below)),
+        ("below = \"sshd\"", vec![by_user], miss(ContextMismatch::Below)),
+        ("below = \"sshd\"\nbelow_any_user = true", vec![by_user], None),
+        ("user = 7\nnot = { below = \"sshd\" }", vec![sshd], miss(ContextMismatch::NotBelow)),
+        ("user = 7\nnot = { below = \"sshd\" }", vec![by_user], None),
+        (
+            "user = 7\nnot = { below = \"sshd\" }\nbelow_any_user = true",
+            vec![by_user],
+            miss(ContextMismatch::NotBelow),
+        ),
+    ] {
+        let mut facts = Facts { ancestors: ancestors.clone(), ..in_cgroup("/") };
+        assert_eq!(one(criteria, &mut facts), expected, "{criteria}, {ancestors:?}");
+    }
+}
+
+#[test]
+fn a_process_in_the_cgroup_of_the_rule_counts_as_below_the_program() {
+    let rules = "[[rule]]\nbelow = \"sshd\"\ncgroup = \"remote/%U\"\n\
+                 [[rule]]\nbelow = \"cron\"\ncgroup = \"jobs\"\n";
+    let other = miss(ContextMismatch::Below);
+    assert_eq!(tested(rules, &mut in_cgroup("/pool/remote/7")), [None, other]);
+    assert_eq!(tested(rules, &mut in_cgroup("/pool/jobs")), [other, None]);
+    assert_eq!(tested(rules, &mut in_cgroup("/remote/7")), [other, other]);
+    // A user can have moved it there.
+    for own in ["/pool/remote", "/pool/remote/7"] {
+        let mut facts = in_cgroup("/pool/remote/7");
+        facts.of_users.insert(own);
+        assert_eq!(tested(rules, &mut facts), [other, other], "{own}");
+    }
+    // Its ancestors are known there, unlike its unit.
+    let cron = Facts { ancestors: vec![("/usr/sbin/cron", true)], ..in_cgroup("/pool/remote/7") };
+    assert_eq!(tested(rules, &mut { cron }), [None, None]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::cgroup::config::{GroupConfigs, ask_names};
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::{Hierarchies, HierarchySet};
 use crate::event::{Gid, Nanos, Uid};
+use crate::policy::ancestor_programs::AncestorPrograms;
 use crate::policy::context_rules::ContextRules;
 use crate::policy::load::Subordinates;
 use crate::policy::observer::DecisionObserver;
@@ -64,6 +65,8 @@ pub struct Policy {
     legacy_root: Box<str>,
     /// Data for criteria on the place of processes.
     pub context: ContextRules,
+    /// The programs of ancestors that rules test, if any do.
+    pub ancestors: Option<AncestorPrograms>,
     /// First components of destinations at the root of a hierarchy.
     top_level: HashSet<String, FixedState>,
 }
@@ -187,6 +190,7 @@ impl Policy {
             PathBase::Top => legacy_root.is_empty(),
         });
         let top_level = at_top.map(first_component).collect();
+        let ancestors = AncestorPrograms::new(matcher.rules());
         let context = ContextRules::new(matcher.rules(), hierarchies, [root, legacy_root]);
         Self {
             generation,
@@ -208,6 +212,7 @@ impl Policy {
             root: root.into(),
             legacy_root: legacy_root.into(),
             context,
+            ancestors,
             top_level,
             matcher,
         }

@@ -21,7 +21,7 @@ pub struct ContextRules {
     paths: HashSet<Box<[u8]>, FixedState>,
     /// The paths of all other destinations.
     patterns: Vec<TextTest>,
-    /// The path of the destination of each rule.
+    /// The path of the destination of each rule with criteria on the place or the ancestors of a process.
     by_rule: HashMap<RuleId, TextTest, FixedState>,
 }
 
@@ -31,7 +31,8 @@ impl ContextRules {
         let hierarchy = hierarchies.of_units();
         let roots = roots.map(|root| Box::from(root.trim_end_matches('/')));
         let mut found = Self { roots, hierarchy, ..Self::default() };
-        for (id, rule) in (0..).map(RuleId).zip(rules).filter(|(_, rule)| rule.tests_place()) {
+        let is_kept = |rule: &Rule| rule.tests_place() || rule.tests_ancestors();
+        for (id, rule) in (0..).map(RuleId).zip(rules).filter(|(_, rule)| is_kept(rule)) {
             // A move in other hierarchies does not change the place.
             let Some(target) = rule.action.targets().first().filter(|target| {
                 hierarchy.is_some_and(|own| hierarchies.span_of(target).0.has(own))
@@ -44,6 +45,8 @@ impl ContextRules {
             };
             let test = target.destination.test(root);
             match &test {
+                // The ancestors of a process are known wherever it is.
+                _ if !rule.tests_place() => {}
                 TextTest::Is(path) => {
                     found.paths.insert(path.clone());
                 }

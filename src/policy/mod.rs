@@ -2,6 +2,7 @@
 //! of their names, the last valid versions, and the threads that do this. Must not be called by the
 //! hot thread except through [`worker`], because files and the name service can block.
 
+pub mod ancestor_programs;
 mod compiled;
 pub mod context_rules;
 pub mod files;

@@ -1,10 +1,10 @@
-//! Criteria on the context of a process: the systemd unit and the cgroup in which it is, the user who
-//! logged in, and the arguments of its program. Unlike the other criteria they need data that is read
+//! Criteria on the context of a process: the systemd unit and the cgroup in which it is, the programs of its
+//! ancestors (see [`super::ancestry`]), the user who logged in, and the arguments of its program. Unlike the other criteria they need data that is read
 //! only for a rule that can still win, so the index leaves them to its caller. It must not read
 //! anything.
 
 use super::glob::Glob;
-use super::{Rule, UserTest};
+use super::{ExeTest, Rule, UserTest};
 use crate::event::Uid;
 
 /// The suffixes of units with processes in their cgroups. A slice contains none itself.
@@ -18,6 +18,10 @@ pub struct ContextCriteria {
     pub units: Vec<TextTest>,
     /// Tests of the path of the cgroup.
     pub from: Vec<TextTest>,
+    /// Tests of the programs of ancestors.
+    pub below: Vec<ExeTest>,
+    /// Set if the programs of ancestors with any real UID count, and not only those of root.
+    pub below_any_user: bool,
     /// Tests of the user who logged in.
     pub logins: Vec<UserTest>,
     /// Tests of the arguments, all of which must match; each is a list of alternatives.
@@ -103,6 +107,8 @@ pub enum ContextMismatch {
     Unit,
     /// The process is in none of the cgroups.
     From,
+    /// No ancestor runs one of the programs.
+    Below,
     /// The user who logged in is none of the users.
     Login,
     /// The arguments do not match, or are unknown.
@@ -111,6 +117,8 @@ pub enum ContextMismatch {
     NotUnit,
     /// The rule excludes the cgroup.
     NotFrom,
+    /// The rule excludes a program that an ancestor runs.
+    NotBelow,
     /// The rule excludes the user who logged in.
     NotLogin,
     /// The rule excludes an argument.
@@ -189,7 +197,7 @@ impl Rule {
     }
 
     /// Returns what the rule requires and what it excludes.
-    fn context(&self) -> [Option<&ContextCriteria>; 2] {
+    pub(super) fn context(&self) -> [Option<&ContextCriteria>; 2] {
         [self.when.context.as_deref(), self.not.context.as_deref()]
     }
 }

@@ -63,16 +63,16 @@ impl Criteria {
                 GroupTest::Glob(_) | GroupTest::Name(_) | GroupTest::NameOrId(..) => false,
             })
     }
+}
 
-    /// Checks whether one of the executable tests accepts this path.
-    fn exes_match(&self, path: &[u8]) -> bool {
-        self.exes.iter().any(|test| match test {
-            ExeTest::Path(own) => own == path,
-            ExeTest::PathGlob(glob) => glob.matches(path),
-            ExeTest::Base(own) => own == base_name(path),
-            ExeTest::BaseGlob(glob) => glob.matches(base_name(path)),
-        })
-    }
+/// Checks whether one of the tests accepts this path.
+pub(super) fn accept_path(tests: &[ExeTest], path: &[u8]) -> bool {
+    tests.iter().any(|test| match test {
+        ExeTest::Path(own) => own == path,
+        ExeTest::PathGlob(glob) => glob.matches(path),
+        ExeTest::Base(own) => own == base_name(path),
+        ExeTest::BaseGlob(glob) => glob.matches(base_name(path)),
+    })
 }
 
 impl Rule {
@@ -97,5 +97,6 @@ impl Rule {
 /// Checks whether an executable test accepts the path of the executable or of the invoked script or
 /// link.
 pub(super) fn matches_any(criteria: &Criteria, exe: ExeFacts<'_>, facts: &Facts<'_>) -> bool {
-    criteria.exes_match(exe.path) || facts.invoked.is_some_and(|path| criteria.exes_match(path))
+    accept_path(&criteria.exes, exe.path)
+        || facts.invoked.is_some_and(|path| accept_path(&criteria.exes, path))
 }

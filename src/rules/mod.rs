@@ -6,6 +6,7 @@
 //! [`explain`] reports why a rule matches or not and [`lint`] reports rules that are wrong only in
 //! combination.
 
+pub mod ancestry;
 mod component;
 pub mod context;
 mod criteria;

@@ -86,6 +86,8 @@ counters! {
     sticky_refused,
     /// Those of them, children included, for which there was no room: a user has room for 4,096 processes.
     sticky_over_limit,
+    /// Processes whose ancestors could not be recorded, because 262,144 others are.
+    lost_ancestors,
     /// Connections to the socket that ended without a complete request: invalid data, timeout, too
     /// many.
     sticky_dropped,

@@ -17,6 +17,7 @@
 
 mod harness;
 
+mod ancestors;
 mod births;
 mod clone_parent;
 mod command_line;

@@ -12,7 +12,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::rules::context::TextTest;
 use crate::rules::destination::prefixes;
-use crate::rules::{LeaveUnits, PathBase, Rule};
+use crate::rules::{Action, LeaveUnits, PathBase, Rule};
 
 /// Directories of unit files.
 const UNIT_FILES: [&str; 8] = [
@@ -37,6 +37,7 @@ pub(super) fn all(rules: &[Rule], specs: &GroupSpecs, trees: &Hierarchies) -> Ve
             staying(rule),
             costly(rule),
             delegated(rule, specs),
+            arranged(rule),
             absent(rule, directories.iter().map(Path::new)),
         ];
         for (message, help) in lints.into_iter().flatten() {
@@ -72,6 +73,16 @@ fn staying(rule: &Rule) -> Option<(String, String)> {
         format!("processes of {name} are matched, but stay in it: the rule does not leave units"),
         format!("add leave_units = \"{name}\" to move them"),
     ))
+}
+
+/// A rule that leaves processes alone whose users arrange it.
+fn arranged(rule: &Rule) -> Option<(String, String)> {
+    let context = rule.when.context.as_ref()?;
+    let is_ignored = matches!(rule.action, Action::Ignore(_));
+    (context.below_any_user && is_ignored).then(|| {
+        let message = "any user can start a program of this name, and so exempt own processes";
+        (message.to_owned(), "remove below_any_user: then only ancestors of root count".to_owned())
+    })
 }
 
 /// A rule for which the arguments of all processes are read.
@@ -167,6 +178,17 @@ mod tests {
             ("unit = \"web.service\"\nignore = true", false),
         ] {
             assert_eq!(staying(&rule(keys)).is_some(), stays, "{keys}");
+        }
+    }
+
+    #[test]
+    fn only_ancestors_of_root_exempt_processes() {
+        for (keys, is_arranged) in [
+            ("below = \"x\"\nbelow_any_user = true\nignore = true", true),
+            ("below = \"x\"\nignore = true", false),
+            ("below = \"x\"\nbelow_any_user = true\ncgroup = \"a\"", false),
+        ] {
+            assert_eq!(arranged(&rule(keys)).is_some(), is_arranged, "{keys}");
         }
     }
 

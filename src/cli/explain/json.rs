@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Explained;
-use super::subject::{InspectedProcess, InspectedProgram};
+use super::subject::InspectedProcess;
 use super::verdict::{HierarchyState, PlacementState};
+use crate::cli::inspected_program::InspectedProgram;
 use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
 use crate::policy::rebuild::LoadedConfig;
@@ -32,6 +33,8 @@ pub(super) struct ExplainDocument {
     invoked: Option<String>,
     /// systemd unit in which it is; null if it is in none.
     unit: Option<String>,
+    /// Programs of its ancestors, the nearest first; empty if no rule tests them.
+    below: Vec<String>,
     /// Login UID; null if it is not set.
     login: Option<u32>,
     age_ms: Option<u64>,
@@ -151,6 +154,7 @@ impl ExplainDocument {
             exe_on_host: on_host,
             invoked,
             unit: subject.unit(survey).map(str::to_owned),
+            below: subject.ancestors.iter().map(|one| text(&one.path)).collect(),
             login: subject.login.map(|uid| uid.0),
             age_ms: age.map(milliseconds),
             ppid: parent.map(|parent| parent.pid.get()),

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::subject::{InspectedProcess, patiently};
+use super::subject::InspectedProcess;
 use crate::cgroup::group_files;
 use crate::cgroup::host::Host;
 use crate::cgroup::mounts::Hierarchies;
+use crate::cli::inspected_program::patiently;
 use crate::event::{Nanos, Pid, Uid};
 use crate::kernel::container::{Containment, HostNamespaces};
 use crate::kernel::process::{ProcFs, ProcessStatus};

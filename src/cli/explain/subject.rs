@@ -4,25 +4,21 @@
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
-
-use nix::errno::Errno;
 
 use crate::cgroup::unit::Unit;
 use crate::cli::command::ToolError;
+use crate::cli::inspected_program::{InspectedProgram, is_kernel_thread, patiently, read_program};
 use crate::cli::what_if::WhatIfProgram;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::{ProcFs, path_in};
-use crate::kernel::program::{self, Arguments, Examined, ExeInfo, ExeRead, ExeReader, ReadRequest};
+use crate::kernel::program::{self, Arguments, ExeInfo};
 use crate::placement::KnownExe;
 use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::ancestry::Ancestor;
 use crate::rules::names::UserIdentity;
 use crate::rules::{ExeFacts, Facts};
-
-/// Time limit for a read of an executable, which the owner of the process can make hang.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Process and the attributes that rules evaluate.
 #[derive(Clone, Debug)]
@@ -39,9 +35,11 @@ pub struct InspectedProcess {
     pub listed_in: Vec<String>,
     /// Executable of the process, as far as it is known.
     pub program: InspectedProgram,
+    /// What its ancestors run, if a rule tests that.
+    pub ancestors: Vec<Ancestor>,
     /// Login UID, if it is set.
     pub login: Option<Uid>,
-    /// Text of its `/proc/PID/cmdline`; `None` if it is unknown.
+    /// Text of its `/proc/PID/cmdline`; `None` if it is unknown or no rule tests it.
     pub arguments: Option<Vec<u8>>,
     /// Text of `/proc/PID/cgroup` that a hypothetical process would have.
     pub imagined_cgroup: Vec<u8>,
@@ -76,28 +74,6 @@ pub struct ParentProcess {
     /// True if user, executable and cgroups are the child's, as after a fork without an exec or a change of
     /// credentials.
     pub is_alike: bool,
-}
-
-/// Executable of a process, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InspectedProgram {
-    /// Executable with all attributes that rules evaluate.
-    Read {
-        /// Path as the kernel shows it.
-        raw: Vec<u8>,
-        /// Path that rules compare with `exe`.
-        path: Vec<u8>,
-        /// True if the path means the same file in the host's mount namespace.
-        on_host: bool,
-        /// Script or symbolic link that was executed.
-        invoked: Option<Vec<u8>>,
-    },
-    /// No executable, but the name of a kernel thread.
-    KernelThread(Vec<u8>),
-    /// No executable, as for a process that has exited.
-    None,
-    /// Unknown executable, with the cause.
-    Hidden(String),
 }
 
 impl InspectedProcess {
@@ -163,7 +139,6 @@ impl InspectedProcess {
         let mut subject = Self::new(handle.uid, handle.gid, names)?;
         subject.program = read_program(pid, proc);
         subject.login = proc.login(pid);
-        subject.arguments = read_arguments(pid);
         let number = i32::try_from(pid.get()).unwrap_or(i32::MAX);
         let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok();
         let comm = proc.comm(pid).unwrap_or_default().to_vec();
@@ -184,6 +159,11 @@ impl InspectedProcess {
             is_zombie: stat.is_some_and(|stat| matches!(stat.state, 'Z' | 'X')),
         });
         Ok(Some(subject))
+    }
+
+    /// Reads the arguments of the living process with this PID.
+    pub fn read_arguments(&mut self, pid: Pid) {
+        self.arguments = read_arguments(pid);
     }
 
     /// Creates a hypothetical process.
@@ -215,6 +195,7 @@ impl InspectedProcess {
             group,
             listed_in,
             program: InspectedProgram::None,
+            ancestors: Vec::new(),
             login: None,
             arguments: None,
             imagined_cgroup: Vec::new(),
@@ -228,71 +209,6 @@ fn read_arguments(pid: Pid) -> Option<Vec<u8>> {
         Arguments::Read(text) => Some(text.into()),
         Arguments::Unread | Arguments::Unavailable => None,
     }
-}
-
-fn is_kernel_thread(pid: Pid, proc: &mut ProcFs) -> bool {
-    proc.status(pid).is_some_and(|status| status.is_kernel_thread)
-}
-
-fn read_program(pid: Pid, proc: &mut ProcFs) -> InspectedProgram {
-    let Some(read) = read(pid, proc) else {
-        return InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned());
-    };
-    let raw = match read.link() {
-        Ok(raw) => raw.to_vec(),
-        Err(Errno::ENOENT | Errno::ESRCH) if is_kernel_thread(pid, proc) => {
-            return InspectedProgram::KernelThread(proc.comm(pid).unwrap_or_default().to_vec());
-        }
-        Err(Errno::ENOENT | Errno::ESRCH) => return InspectedProgram::None,
-        Err(Errno::EACCES | Errno::EPERM) => {
-            return InspectedProgram::Hidden("only root can read it".to_owned());
-        }
-        Err(errno) => return InspectedProgram::Hidden(errno.desc().to_owned()),
-    };
-    if let Some(seen) = read.seen(proc.comm(pid)).filter(|seen| !seen.is_unsure) {
-        let path = seen.exe.path.to_vec();
-        let on_host = seen.exe.on_host;
-        return InspectedProgram::Read { raw, path, on_host, invoked: None };
-    }
-    let of = raw.clone();
-    match patiently(move || Some(program::examine(pid, Some(&of), false))) {
-        Some(Examined::Program(found)) => InspectedProgram::Read {
-            raw,
-            path: found.path.into_vec(),
-            on_host: found.on_host,
-            invoked: found.invoked.map(<[u8]>::into_vec),
-        },
-        Some(Examined::Changed | Examined::Unreadable | Examined::Gone) | None => {
-            InspectedProgram::Hidden("its file cannot be read or does not respond".to_owned())
-        }
-    }
-}
-
-/// Reads an executable by the fast path: that of a live thread if the thread-group leader has exited.
-fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
-    let handle = proc.open_process(pid)?;
-    let thread = match proc.has_leader_exited(pid) {
-        true => proc.stand_in(pid, handle).and_then(|handle| handle.thread),
-        false => None,
-    };
-    let reader = ExeReader::new(proc).ok()?;
-    patiently(move || {
-        let mut read = ExeRead::default();
-        reader.read(ReadRequest { pid, thread, namespaces: false }, &mut read);
-        Some(read)
-    })
-}
-
-/// Returns the result of work that can hang, on a thread that is left behind after the time limit.
-pub(super) fn patiently<T: Send + 'static>(
-    work: impl FnOnce() -> Option<T> + Send + 'static,
-) -> Option<T> {
-    let (answer, answered) = mpsc::channel();
-    std::thread::spawn(move || {
-        // Sending fails after the time limit, when the receiver is gone.
-        let _ = answer.send(work());
-    });
-    answered.recv_timeout(PATIENCE).ok().flatten()
 }
 
 /// Checks whether user, executable and cgroups of a process are those of its parent.

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::stays;
-use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use super::subject::{InspectedProcess, LiveProcess};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, HierarchySet, Version};
 use crate::cli::conditions::InspectedConditions;
+use crate::cli::inspected_program::InspectedProgram;
 use crate::cli::unread;
 use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
@@ -144,6 +145,7 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
         hierarchies: &survey.hierarchies,
         names: &survey.names,
         cgroup: subject.cgroup_text(),
+        ancestors: &subject.ancestors,
         login: subject.login,
         pid,
         proc: Some(proc),

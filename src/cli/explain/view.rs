@@ -5,13 +5,13 @@ use std::io::{self, Write};
 
 use super::Explained;
 use super::reason::span;
-use super::subject::{InspectedProcess, InspectedProgram, LiveProcess};
+use super::subject::{InspectedProcess, LiveProcess};
 use super::verdict::{HierarchyState, PlacementState, Verdict, current};
+use crate::cli::inspected_program::InspectedProgram;
 use crate::cli::rows::{self, RuleRow};
 use crate::cli::rule_wording::{self, RuleWording};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::policy::rebuild::LoadedConfig;
-use crate::rules::context::ContextMismatch;
 use crate::rules::explain::Mismatch;
 use crate::rules::{Action, Rule, RuleId};
 
@@ -237,6 +237,14 @@ fn context(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) ->
         };
         item("unit", &text, out)?;
     }
+    if rules.iter().any(Rule::tests_ancestors) {
+        let shown = subject.ancestors.iter().map(|one| {
+            let user = if one.is_of_root { "" } else { " (not of root)" };
+            format!("{}{user}", EscapedBytes(&one.path))
+        });
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        item("below", if shown.is_empty() { "none" } else { &shown }, out)?;
+    }
     if rules.iter().any(Rule::tests_login) {
         let name = |uid| survey.names.identify(uid).ok().and_then(|identity| identity.name);
         let login = subject.login.map(|uid| named(name(uid).as_deref(), uid.0));
@@ -375,31 +383,5 @@ fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
             Action::Ignore(when) => rule_wording::circumstances(when).join("; "),
             Action::Place(_) | Action::Inapplicable(_) => String::new(),
         },
-    }
-}
-
-impl Mismatch {
-    /// Returns the name used in JSON, which must not change.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Group => "group",
-            Self::Exe => "exe",
-            Self::ForeignExe => "exe-of-another-namespace",
-            Self::UnknownExe => "exe-unknown",
-            Self::NotUser => "not-user",
-            Self::NotGroup => "not-group",
-            Self::NotExe => "not-exe",
-            Self::Circumstances => "circumstances",
-            Self::Context(ContextMismatch::Unit) => "unit",
-            Self::Context(ContextMismatch::From) => "from",
-            Self::Context(ContextMismatch::Login) => "login",
-            Self::Context(ContextMismatch::NotUnit) => "not-unit",
-            Self::Context(ContextMismatch::NotFrom) => "not-from",
-            Self::Context(ContextMismatch::NotLogin) => "not-login",
-            Self::Context(ContextMismatch::Argument) => "argument",
-            Self::Context(ContextMismatch::NotArgument) => "not-argument",
-            Self::Context(ContextMismatch::Place) => "place",
-        }
     }
 }

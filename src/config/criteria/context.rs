@@ -2,8 +2,9 @@
 
 use toml::de::DeTable;
 
-use super::{NameRef, each, glob, is_pattern, mention_users, tests, user};
+use super::{NameRef, each, exe, glob, is_pattern, mention_users, tests, user};
 use crate::config::table::{TomlSection, Value, shortened};
+use crate::rules::Criteria;
 use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest, UNIT_ENDINGS};
 
 /// Reads the criteria on the context of a process. `None` if there are none.
@@ -14,11 +15,40 @@ pub(super) fn context(
 ) -> Option<Box<ContextCriteria>> {
     let units = units(table, "unit", piece);
     let from = tests(each(table, "from", piece, cgroup));
+    let below = tests(each(table, "below", piece, |value, piece| exe(value, "below", piece)));
     let logins = each(table, "login", piece, |value, piece| user(value, "login", piece));
     mention_users(&logins, piece, mentions);
     let arguments = arguments(table, piece);
-    let found = ContextCriteria { units, from, logins: tests(logins), arguments };
+    let logins = tests(logins);
+    let found = ContextCriteria { units, from, below, below_any_user: false, logins, arguments };
     (found != ContextCriteria::default()).then(|| Box::new(found))
+}
+
+/// Reads `below_any_user`, which concerns the programs of ancestors that the rule requires and excludes.
+pub(in crate::config) fn below_any_user(
+    table: &DeTable<'_>,
+    piece: &mut TomlSection<'_, '_>,
+    [when, not]: [&mut Criteria; 2],
+) {
+    let Some(value) = table.get("below_any_user") else { return };
+    if piece.boolean(value, "below_any_user") != Some(true) {
+        return;
+    }
+    let contexts = [when, not].map(|criteria| criteria.context.as_deref_mut());
+    let mut has_effect = false;
+    for context in contexts.into_iter().flatten().filter(|context| !context.below.is_empty()) {
+        context.below_any_user = true;
+        has_effect = true;
+    }
+    if !has_effect && !names_below(table) {
+        piece.warning(value.span(), "below_any_user has no effect without below", "remove it");
+    }
+}
+
+/// Checks whether the rule has the key `below`, perhaps with an invalid value.
+fn names_below(table: &DeTable<'_>) -> bool {
+    let negated = table.get("not").and_then(|not| not.get_ref().as_table());
+    [Some(table), negated].into_iter().flatten().any(|table| table.contains_key("below"))
 }
 
 /// Reads a key with units: names, patterns or a list of these.

@@ -68,7 +68,7 @@ impl<V: Inherited> Inheritance<V> {
 }
 
 /// Returns the living children of a process.
-pub(super) fn children(parent: Pid, kernel: &mut impl Kernel) -> Vec<Pid> {
+pub(in crate::engine) fn children(parent: Pid, kernel: &mut impl Kernel) -> Vec<Pid> {
     let mut children = Vec::new();
     kernel.children(parent, |child| children.push(child));
     children

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::Uid;
 use crate::rules::glob::Glob;
-use crate::rules::{ExeTest, Rule};
+use crate::rules::{Criteria, ExeTest, Rule};
 
 /// Time for all directories of one file: a directory can be on a network file system that does not
 /// respond.
@@ -31,16 +31,22 @@ impl RealDirectories {
     /// to root or `owner`: a user must not choose what a rule of root matches.
     pub(super) fn add<'r>(&mut self, rules: impl Iterator<Item = &'r mut Rule>, owner: Uid) {
         let rules: Vec<&mut Rule> = rules.collect();
-        let tests = rules.iter().flat_map(|rule| rule.when.exes.iter().chain(&rule.not.exes));
-        let mut new: Vec<Vec<u8>> = tests.filter_map(directory).collect();
+        let of_ancestors = |rule: &'_ Rule| {
+            let lists = rule.ancestor_tests().flat_map(|(tests, _)| tests);
+            lists.cloned().collect::<Vec<_>>()
+        };
+        let tests = rules.iter().flat_map(|rule| {
+            rule.when.exes.iter().chain(&rule.not.exes).cloned().chain(of_ancestors(rule))
+        });
+        let mut new: Vec<Vec<u8>> = tests.filter_map(|test| directory(&test)).collect();
         new.sort_unstable();
         new.dedup();
         new.retain(|directory| !self.0.contains_key(directory));
         self.resolve(new, owner);
         for rule in rules {
-            self.extend(&mut rule.when.exes);
+            self.extend_all(&mut rule.when);
             let mut not = (*rule.not).clone();
-            self.extend(&mut not.exes);
+            self.extend_all(&mut not);
             rule.not = not.into();
         }
     }
@@ -77,6 +83,13 @@ impl RealDirectories {
                     return;
                 }
             }
+        }
+    }
+
+    fn extend_all(&self, criteria: &mut Criteria) {
+        self.extend(&mut criteria.exes);
+        if let Some(context) = criteria.context.as_deref_mut() {
+            self.extend(&mut context.below);
         }
     }
 

@@ -1,0 +1,192 @@
+//! The programs of the ancestors of processes, as far as rules test them. A process that runs such a program passes it
+//! on to its living descendants when it is evaluated, and to those born later by their forks, so that an orphan keeps
+//! it: see [`crate::engine::inheritance`]. Nothing is recorded while no rule tests ancestors.
+
+use std::sync::Arc;
+
+use super::inheritance::{Birth, Entry, Inheritance, Inherited, Limits, children};
+use crate::engine::kernel::Kernel;
+use crate::event::{Nanos, Pid};
+use crate::rules::ancestry::Ancestor;
+use crate::telemetry::metrics::Metrics;
+use crate::tracking::fork_tracker::Fork;
+
+/// All processes below sshd of a large login node, 104 bytes each: 26 MiB. A limit for each user would need its UID at
+/// each fork; the number of its processes is limited by the kernel.
+const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
+/// The maximum number of programs of ancestors: the first ones, which started the others.
+const MOST_PROGRAMS: usize = 16;
+
+/// The tested programs of one process and its ancestors.
+#[derive(Clone, Debug)]
+struct AncestryMark {
+    /// Those of its ancestors.
+    inherited: Option<Arc<[Ancestor]>>,
+    /// What it runs itself.
+    own: Option<Ancestor>,
+    /// Both, for its children.
+    for_children: Option<Arc<[Ancestor]>>,
+}
+
+impl AncestryMark {
+    fn new(inherited: Option<Arc<[Ancestor]>>, own: Option<Ancestor>) -> Self {
+        let for_children = match &own {
+            None => inherited.clone(),
+            Some(own) => {
+                Some(merged(inherited.as_deref().unwrap_or_default(), std::slice::from_ref(own)))
+            }
+        };
+        Self { inherited, own, for_children }
+    }
+}
+
+impl Inherited for AncestryMark {
+    fn of_child(&self) -> Option<Self> {
+        let inherited = self.for_children.clone()?;
+        Some(Self {
+            inherited: Some(Arc::clone(&inherited)),
+            own: None,
+            for_children: Some(inherited),
+        })
+    }
+}
+
+/// Returns both lists, without repetitions.
+fn merged(first: &[Ancestor], second: &[Ancestor]) -> Arc<[Ancestor]> {
+    let mut all = first.to_vec();
+    all.extend(second.iter().filter(|one| !first.contains(one)).cloned());
+    all.truncate(MOST_PROGRAMS);
+    all.into()
+}
+
+/// The processes with tested programs among those of their ancestors, and the processes that run them.
+#[derive(Debug)]
+pub(super) struct AncestryTable {
+    marks: Inheritance<AncestryMark>,
+    metrics: Arc<Metrics>,
+    nothing: Arc<[Ancestor]>,
+}
+
+impl AncestryTable {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { marks: Inheritance::new(LIMITS), metrics, nothing: Arc::new([]) }
+    }
+
+    /// Forgets all processes, because no rule tests ancestors.
+    pub(super) fn clear(&mut self) {
+        self.marks = Inheritance::new(LIMITS);
+    }
+
+    /// Returns the tested programs of the ancestors of a process.
+    pub(super) fn of(&mut self, pid: Pid, kernel: &mut impl Kernel) -> Arc<[Ancestor]> {
+        let inherited = self.marks.get(pid, kernel).and_then(|entry| entry.mark.inherited.clone());
+        inherited.unwrap_or_else(|| Arc::clone(&self.nothing))
+    }
+
+    /// Checks whether forks pass programs on, so that the fork socket must be emptied before an evaluation.
+    pub(super) const fn has_heirs(&self) -> bool {
+        self.marks.has_heirs()
+    }
+
+    /// Records a fork read from the fork socket. Returns whether that ended the mark of an earlier process with
+    /// the PID of the child, for which an evaluation may have taken it.
+    #[must_use]
+    pub(super) fn heard(&mut self, fork: Fork) -> bool {
+        let birth = self.marks.heard(fork);
+        self.count(birth);
+        birth == Birth::EndsEarlier
+    }
+
+    fn count(&self, birth: Birth) {
+        if matches!(birth, Birth::NoRoom(_)) {
+            self.metrics.lost_ancestors.increment();
+        }
+    }
+
+    pub(super) fn emptied(&mut self, kernel: &mut impl Kernel) {
+        self.marks.emptied(kernel);
+    }
+
+    pub(super) fn confirm(&mut self, now: Nanos) {
+        self.marks.confirm(now);
+    }
+
+    /// Looks for descendants after the kernel dropped forks: see [`Inheritance::search`].
+    pub(super) fn search(&mut self, kernel: &mut impl Kernel) {
+        let mut births = Vec::new();
+        self.marks.search(kernel, |_, birth| births.push(birth));
+        births.into_iter().for_each(|birth| self.count(birth));
+    }
+
+    /// Records the tested program that a process runs, or that it runs none. Returns whether living descendants got
+    /// to know it.
+    pub(super) fn runs(
+        &mut self,
+        (pid, identity): (Pid, u64),
+        since: Nanos,
+        own: Option<Ancestor>,
+        kernel: &mut impl Kernel,
+    ) -> bool {
+        let before = self.marks.get(pid, kernel).cloned();
+        if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
+            return false;
+        }
+        let (since, inherited) = match before {
+            Some(entry) => (entry.since.min(since), entry.mark.inherited),
+            None => (since, None),
+        };
+        let mark = AncestryMark::new(inherited, own);
+        let Some(programs) = mark.for_children.clone() else {
+            self.marks.remove(pid);
+            return false;
+        };
+        self.add(pid, identity, since, mark, kernel) && self.spread(pid, programs, kernel)
+    }
+
+    fn add(
+        &mut self,
+        pid: Pid,
+        identity: u64,
+        since: Nanos,
+        mark: AncestryMark,
+        kernel: &mut impl Kernel,
+    ) -> bool {
+        self.marks.make_room(false, kernel);
+        let is_inherited = mark.inherited.is_some();
+        let has_room = self.marks.insert(pid, Entry::new(identity, since, is_inherited, mark));
+        if !has_room {
+            self.metrics.lost_ancestors.increment();
+        }
+        has_room
+    }
+
+    /// Passes programs on to the living descendants of a process. Returns whether there are any that did not have
+    /// them.
+    fn spread(&mut self, from: Pid, programs: Arc<[Ancestor]>, kernel: &mut impl Kernel) -> bool {
+        let mut is_new = false;
+        let mut parents = vec![(from, programs)];
+        while let Some((parent, programs)) = parents.pop() {
+            for child in children(parent, kernel) {
+                let Some(identity) = kernel.identity(child) else { continue };
+                let before = self.marks.get(child, kernel).cloned();
+                let (since, own, known) = match before {
+                    Some(entry) => (entry.since, entry.mark.own, entry.mark.inherited),
+                    // Its own forks that are read from now on are all later than its birth.
+                    None => (Nanos(0), None, None),
+                };
+                let known = known.as_deref().unwrap_or_default();
+                let all = merged(known, &programs);
+                if *all == *known {
+                    continue;
+                }
+                is_new = true;
+                let mark = AncestryMark::new(Some(all), own);
+                let further = mark.for_children.clone();
+                if self.add(child, identity, since, mark, kernel) {
+                    parents.extend(further.map(|further| (child, further)));
+                }
+            }
+        }
+        is_new
+    }
+}
