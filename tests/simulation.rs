@@ -16,6 +16,8 @@ mod calls;
 mod cgroups;
 #[path = "../benches/simulation/config.rs"]
 mod config;
+#[path = "../benches/simulation/descent.rs"]
+mod descent;
 #[path = "../benches/simulation/driver.rs"]
 mod driver;
 #[path = "../benches/simulation/history.rs"]

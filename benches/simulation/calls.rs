@@ -74,6 +74,8 @@ impl Machine {
             is_pin_inherited: true,
             pins_children: is_pinned,
             creator: creator_identity,
+            was_below: self.below_for_children(named_parent),
+            may_be_below: self.find(named_parent).map_or([false; 2], |one| one.may_be_below),
             ..new
         });
         if is_pinned {
@@ -235,6 +237,7 @@ impl Machine {
             own.uid = 0;
         }
         self.journal.note(self.clock, || format!("{process} executes {}", PROGRAMS[program].link));
+        self.note_program(process);
         self.release_vfork(process);
         let Some(pid) = pid(process) else { return };
         if gains {
@@ -321,6 +324,7 @@ impl Machine {
             let who = thread.map_or(String::new(), |index| format!(" in thread {index} alone"));
             format!("{process} sets uid {uid:?} gid {gid:?}{who}")
         });
+        self.note_program(process);
         let last = changed.len() - 1;
         for (index, (id, is_uid)) in changed.into_iter().enumerate() {
             let (Some(pid), Some(thread)) = (pid(process), pid(id)) else { continue };

@@ -264,6 +264,8 @@ impl Machine {
             placed_at: 0,
             mistaken: None,
             creator: 0,
+            was_below: [false; 2],
+            may_be_below: [false; 2],
         }
     }
 

@@ -20,6 +20,7 @@ mod boundary;
 mod calls;
 mod cgroups;
 mod config;
+mod descent;
 mod driver;
 mod history;
 mod journal;

@@ -44,23 +44,28 @@ impl Machine {
             candidates.extend(process.threads.iter().map(|one| (one.uid, one.gid)));
         }
         let mut wanted = Vec::new();
-        for (uid, gid) in candidates {
-            let identity = self.known_identity(uid);
+        let mut cases = Vec::new();
+        for ids in candidates {
             for exe in self.programs_of(process) {
-                let place = &self.cgroups.get(process.groups[0]).path;
-                let rule = rules::first(self.active.set, (uid, gid), exe, &identity, place);
-                if self.is_in_place(process, rule, (uid, gid), &identity) {
-                    // A move by mistake has become the right one.
-                    if let Some(own) = self.find_mut(process.pid).filter(|_| rule.is_some()) {
-                        own.mistaken = None;
-                    }
-                    return;
-                }
-                if self.stays_in_unit(process, rule, uid) {
-                    return self.counts.hit(Situation::InUnit);
-                }
-                wanted.push(rule.and_then(|rule| self.path_of(*rule, (uid, gid), &identity)));
+                cases.extend(self.possible_ancestors(process).map(|below| (ids, exe, below)));
             }
+        }
+        for ((uid, gid), exe, below) in cases {
+            let identity = self.known_identity(uid);
+            let place = &*self.cgroups.get(process.groups[0]).path;
+            let set = self.active.set;
+            let rule = rules::first(set, (uid, gid), exe, &identity, (place, below));
+            if self.is_in_place(process, rule, (uid, gid), &identity) {
+                // A move by mistake has become the right one.
+                if let Some(own) = self.find_mut(process.pid).filter(|_| rule.is_some()) {
+                    own.mistaken = None;
+                }
+                return;
+            }
+            if self.stays_in_unit(process, rule, uid) {
+                return self.counts.hit(Situation::InUnit);
+            }
+            wanted.push(rule.and_then(|rule| self.path_of(*rule, (uid, gid), &identity)));
         }
         if self.is_excused(process, is_long) {
             return;

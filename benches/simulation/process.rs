@@ -1,5 +1,8 @@
 //! Simulated processes and threads.
 
+use super::programs::PROGRAMS;
+use super::rules::TESTED;
+
 /// PID of the daemon.
 pub(crate) const OWN: u32 = 5;
 /// A process of root that moves others.
@@ -90,6 +93,10 @@ pub(crate) struct Process {
     /// Moved by the daemon by mistake: its cgroups before that.
     pub(crate) mistaken: Option<[usize; 2]>,
     pub(crate) creator: u64,
+    /// For each tested program: an ancestor ran it as root, now or earlier.
+    pub(crate) was_below: [bool; 2],
+    /// It, or an ancestor, ran it as root at any time: after a loss the daemon may not know that this has ended.
+    pub(crate) may_be_below: [bool; 2],
 }
 
 impl Process {
@@ -112,6 +119,13 @@ impl Process {
             Some(thread) if self.has_leader_exited => (thread.uid, thread.gid),
             _ => (self.uid, self.gid),
         }
+    }
+
+    /// Returns which tested program it runs as root, if it does.
+    pub(crate) fn tested_program(&self) -> Option<usize> {
+        let program = PROGRAMS[self.program];
+        let is_root = self.uid == 0 && !self.is_zombie && !self.is_kernel_thread;
+        (0..TESTED.len()).find(|&one| is_root && program.is_known_as(TESTED[one]))
     }
 
     /// Checks whether the daemon may pin its children.

@@ -29,7 +29,13 @@ pub(crate) struct SimRule {
     /// Pattern of cgroups that ends in `**`.
     from: Option<&'static str>,
     not_unit: Option<&'static str>,
+    /// Indexes in [`TESTED`].
+    below: Option<usize>,
+    not_below: Option<usize>,
 }
+
+/// Programs that rules test of ancestors.
+pub(crate) const TESTED: [&str; 2] = ["/usr/bin/su", "/opt/db"];
 
 const ANY: SimRule = SimRule {
     users: None,
@@ -42,6 +48,8 @@ const ANY: SimRule = SimRule {
     unit: None,
     from: None,
     not_unit: None,
+    below: None,
+    not_below: None,
 };
 
 const fn people(first: u32, last: u32, to: &'static str) -> SimRule {
@@ -49,7 +57,7 @@ const fn people(first: u32, last: u32, to: &'static str) -> SimRule {
 }
 
 /// The rule sets; each has destinations of its own, except for the fifth, which has no rule.
-pub(crate) const SETS: [&[SimRule]; 9] = [
+pub(crate) const SETS: [&[SimRule]; 10] = [
     &[
         SimRule { exe: Some("/opt/db"), ..people(1000, 1999, "r0/db") },
         SimRule { group: Some(600), to: Some("r0/listed/%g"), ..ANY },
@@ -94,7 +102,17 @@ pub(crate) const SETS: [&[SimRule]; 9] = [
         SimRule { from: Some("/user.slice/**"), has_v1: true, ..people(1001, 1003, "r8/user/%u") },
         people(1000, 1002, "r8/rest"),
     ],
+    &[
+        SimRule { below: Some(0), ..people(1000, 1002, "r9/su/%U") },
+        SimRule { not_below: Some(1), ..people(1000, 1001, "r9/free") },
+        people(1000, 1003, "r9/rest"),
+    ],
 ];
+
+/// Returns the set that a step chooses. Kept histories name the first nine by small numbers.
+pub(crate) fn chosen(b: u16) -> usize {
+    if b >= 0xE000 { SETS.len() - 1 } else { usize::from(b) % (SETS.len() - 1) }
+}
 
 impl SimRule {
     fn toml(self) -> String {
@@ -115,6 +133,12 @@ impl SimRule {
             if let Some(value) = value {
                 text += &format!("{key} = \"{value}\"\n");
             }
+        }
+        if let Some(program) = self.below {
+            text += &format!("below = \"{}\"\n", TESTED[program]);
+        }
+        if let Some(program) = self.not_below {
+            text += &format!("not = {{ below = \"{}\" }}\n", TESTED[program]);
         }
         if let Some(unit) = self.not_unit {
             text += &format!("not = {{ unit = \"{unit}\" }}\n");
@@ -140,6 +164,13 @@ impl SimRule {
             && self.exe.is_none_or(has_exe)
             // A program that was not read is not excluded.
             && self.not_exe.is_none_or(|path| !has_exe(path))
+    }
+
+    /// Checks the criteria on ancestors of a process below the programs of `below`. One in the cgroup of the rule
+    /// counts as below its program.
+    fn has_ancestors(self, below: [bool; 2], place: &str) -> bool {
+        self.below.is_none_or(|program| below[program] || self.leads_to(place))
+            && !self.not_below.is_some_and(|program| below[program])
     }
 
     fn tests_place(self) -> bool {
@@ -183,13 +214,13 @@ impl SimRule {
     }
 }
 
-/// Returns the first rule of a set that matches a process in the cgroup `place`: the reference.
+/// Returns the first rule of a set that matches a process in the cgroup `place`, below these programs: the reference.
 pub(crate) fn first(
     set: usize,
     (uid, gid): (u32, u32),
     exe: Option<Program>,
     identity: &UserIdentity,
-    place: &str,
+    (place, below): (&str, [bool; 2]),
 ) -> Option<&'static SimRule> {
     let mut of_place = SETS[set].iter().filter(|rule| rule.tests_place());
     let is_placed = of_place.any(|rule| rule.leads_to(place));
@@ -198,7 +229,9 @@ pub(crate) fn first(
         false => rule.is_from(place),
     };
     SETS[set].iter().find(|rule| {
-        rule.matches(uid, gid, exe, identity) && (!rule.tests_place() || is_from(rule))
+        rule.matches(uid, gid, exe, identity)
+            && rule.has_ancestors(below, place)
+            && (!rule.tests_place() || is_from(rule))
     })
 }
 

@@ -66,6 +66,8 @@ situations! {
     KernelThread "kernel thread is evaluated",
     InUnit "process stays in its unit",
     TwoHierarchies "move in two hierarchies",
+    BelowProgram "process below a program of root",
+    OrphanOfProgram "process whose ancestor ran a program of root earlier",
     Rests "the daemon is at rest",
 }
 

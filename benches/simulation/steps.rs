@@ -9,7 +9,7 @@ use super::history::{Entry, Kind};
 use super::machine::{Machine, Request};
 use super::process::{ADMINISTRATOR, FIRST_PID, Process};
 use super::programs::{ORDINARY, SHELL, SU};
-use super::rules::SETS;
+use super::rules::{self, SETS};
 use super::situations::Situation;
 
 const UIDS: [u32; 8] = [1000, 1001, 1002, 1003, 2000, 0, 1000, 1001];
@@ -296,7 +296,7 @@ impl Machine {
             Kind::ExamineBeforeExec => self.examine_before_exec(a, b),
             Kind::ReadLate => self.late_reads += 1,
             Kind::Rules => {
-                self.files = usize::from(b) % SETS.len();
+                self.files = rules::chosen(b);
                 self.requests.push_back(Request::Signal);
                 if !self.services.lookups.is_empty() {
                     self.counts.hit(Situation::ReloadWhileLookup);

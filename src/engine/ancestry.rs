@@ -2,6 +2,7 @@
 //! on to its living descendants when it is evaluated, and to those born later by their forks, so that an orphan keeps
 //! it: see [`crate::engine::inheritance`]. Nothing is recorded while no rule tests ancestors.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::inheritance::{Birth, Entry, Inheritance, Inherited, Limits, children};
@@ -14,6 +15,8 @@ use crate::tracking::fork_tracker::Fork;
 /// All processes below sshd of a large login node, 104 bytes each: 26 MiB. A limit for each user would need its UID at
 /// each fork; the number of its processes is limited by the kernel.
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
+/// The maximum number of births that are kept until changes of their creators are evaluated, 24 bytes each.
+const MOST_RECENT: usize = 65_536;
 /// The maximum number of programs of ancestors: the first ones, which started the others.
 const MOST_PROGRAMS: usize = 16;
 
@@ -59,22 +62,64 @@ fn merged(first: &[Ancestor], second: &[Ancestor]) -> Arc<[Ancestor]> {
     all.into()
 }
 
+/// A process for which it is recorded what it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RunningProcess {
+    pub(super) pid: Pid,
+    pub(super) identity: u64,
+    /// Time of the change, if it is known.
+    pub(super) since: Nanos,
+    /// An event of the process told that time.
+    pub(super) is_event: bool,
+}
+
+/// A child that inherited programs when its fork was read.
+#[derive(Clone, Copy, Debug)]
+struct RecentBirth {
+    at: Nanos,
+    parent: Pid,
+    child: Pid,
+}
+
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
 #[derive(Debug)]
 pub(super) struct AncestryTable {
     marks: Inheritance<AncestryMark>,
+    /// Births since the changes that are not evaluated yet: the creator may have changed before, so that its program
+    /// does not count for the child.
+    recent: VecDeque<RecentBirth>,
+    /// Programs that processes were found not to run any more before the event of that was evaluated.
+    departed: Vec<(Pid, Ancestor)>,
     metrics: Arc<Metrics>,
     nothing: Arc<[Ancestor]>,
 }
 
 impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { marks: Inheritance::new(LIMITS), metrics, nothing: Arc::new([]) }
+        let marks = Inheritance::new(LIMITS);
+        Self {
+            marks,
+            recent: VecDeque::new(),
+            departed: Vec::new(),
+            metrics,
+            nothing: Arc::new([]),
+        }
     }
 
     /// Forgets all processes, because no rule tests ancestors.
     pub(super) fn clear(&mut self) {
         self.marks = Inheritance::new(LIMITS);
+        self.recent.clear();
+        self.departed.clear();
+    }
+
+    /// All changes before this time are evaluated.
+    pub(super) fn evaluated(&mut self, until: Nanos) {
+        self.departed.clear();
+        let is_settled = |birth: &RecentBirth| birth.at < until;
+        while self.recent.front().is_some_and(is_settled) {
+            self.recent.pop_front();
+        }
     }
 
     /// Returns the tested programs of the ancestors of a process.
@@ -94,6 +139,13 @@ impl AncestryTable {
     pub(super) fn heard(&mut self, fork: Fork) -> bool {
         let birth = self.marks.heard(fork);
         self.count(birth);
+        if birth == Birth::Inherited {
+            if self.recent.len() >= MOST_RECENT {
+                self.recent.pop_front();
+            }
+            let Fork { at, parent, child } = fork;
+            self.recent.push_back(RecentBirth { at, parent, child });
+        }
         birth == Birth::EndsEarlier
     }
 
@@ -118,29 +170,98 @@ impl AncestryTable {
         births.into_iter().for_each(|birth| self.count(birth));
     }
 
-    /// Records the tested program that a process runs, or that it runs none. Returns whether living descendants got
-    /// to know it.
+    /// Checks whether it is recorded that a process runs this program.
+    pub(super) fn knows(&self, pid: Pid, own: &Ancestor) -> bool {
+        self.marks.entry(pid).is_some_and(|entry| entry.mark.own.as_ref() == Some(own))
+    }
+
+    /// Records the tested program that a process runs, or that it runs none. Returns whether what it runs changed for
+    /// descendants that may have been evaluated before. For a new program the fork socket must have been emptied.
     pub(super) fn runs(
         &mut self,
-        (pid, identity): (Pid, u64),
-        since: Nanos,
+        process: RunningProcess,
         own: Option<Ancestor>,
         kernel: &mut impl Kernel,
     ) -> bool {
+        let RunningProcess { pid, identity, since, is_event } = process;
+        let mut has_changed = is_event && self.withdraw_departed(pid, since);
         let before = self.marks.get(pid, kernel).cloned();
         if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
-            return false;
+            return has_changed;
         }
-        let (since, inherited) = match before {
-            Some(entry) => (entry.since.min(since), entry.mark.inherited),
+        let (born, inherited) = match before {
+            Some(entry) => {
+                let lost = entry.mark.own.filter(|lost| {
+                    !entry.mark.inherited.as_ref().is_some_and(|all| all.contains(lost))
+                });
+                match lost {
+                    Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, since),
+                    // The event that tells since when is still to be read, unless it was lost.
+                    Some(lost) => self.departed.push((pid, lost)),
+                    None => {}
+                }
+                (entry.since.min(since), entry.mark.inherited)
+            }
             None => (since, None),
         };
         let mark = AncestryMark::new(inherited, own);
         let Some(programs) = mark.for_children.clone() else {
             self.marks.remove(pid);
-            return false;
+            return has_changed;
         };
-        self.add(pid, identity, since, mark, kernel) && self.spread(pid, programs, kernel)
+        has_changed |=
+            self.add(pid, identity, born, mark, kernel) && self.spread(pid, programs, kernel);
+        has_changed
+    }
+
+    /// The process has exited, after a change at this time that was not evaluated. Returns whether descendants are
+    /// concerned.
+    pub(super) fn gone(&mut self, pid: Pid, changed: Nanos) -> bool {
+        let is_any = self.withdraw_departed(pid, changed);
+        let own = self.marks.entry(pid).and_then(|entry| entry.mark.own.clone());
+        own.is_some_and(|own| self.withdraw(pid, &own, changed)) || is_any
+    }
+
+    /// As [`Self::withdraw`] for the programs that the process was found not to run before.
+    fn withdraw_departed(&mut self, pid: Pid, since: Nanos) -> bool {
+        let mut is_any = false;
+        for (departed, lost) in std::mem::take(&mut self.departed) {
+            if departed == pid {
+                is_any |= self.withdraw(pid, &lost, since);
+            } else {
+                self.departed.push((departed, lost));
+            }
+        }
+        is_any
+    }
+
+    /// Takes a program away from the descendants that were born since its process runs another one, or has another user.
+    /// Returns whether there are any.
+    fn withdraw(&mut self, from: Pid, lost: &Ancestor, since: Nanos) -> bool {
+        let mut concerned = vec![from];
+        let mut is_any = false;
+        // In the order of births: a parent comes before its children.
+        for &RecentBirth { at, parent, child } in &self.recent {
+            if at < since || !concerned.contains(&parent) {
+                concerned.retain(|&pid| pid != child);
+                continue;
+            }
+            concerned.push(child);
+            // It may have exited since, unlike its children.
+            let entry = self.marks.entry(child).filter(|entry| entry.since == at).cloned();
+            let Some(entry) = entry else { continue };
+            is_any = true;
+            let left = entry.mark.inherited.iter().flat_map(|all| all.iter());
+            let left: Arc<[Ancestor]> = left.filter(|one| *one != lost).cloned().collect();
+            let mark =
+                AncestryMark::new((!left.is_empty()).then_some(left), entry.mark.own.clone());
+            if mark.for_children.is_some() {
+                let _has_room = self.marks.insert(child, Entry { mark, ..entry });
+            } else {
+                self.marks.remove(child);
+            }
+        }
+        is_any
     }
 
     fn add(

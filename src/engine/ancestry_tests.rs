@@ -99,6 +99,28 @@ fn a_program_of_a_user_counts_only_where_the_rule_says_so() {
 }
 
 #[test]
+fn children_born_after_the_program_became_another_or_its_user_are_not_below_it() {
+    for is_exec in [true, false] {
+        let mut world = World::new(REMOTE);
+        sshd(&mut world);
+        world.child(50, 51);
+        if is_exec {
+            world.engine.kernel.exec(50, "sh");
+        } else {
+            world.engine.kernel.set_uid(50, 1001);
+        }
+        // Born before the change is evaluated, and an orphan at once.
+        world.child(50, 52);
+        world.child(52, 53);
+        world.end(52);
+        world.become_user(51, 1000);
+        world.become_user(53, 1000);
+        let places = [51, 53].map(|pid| world.cgroup_of(pid));
+        assert_eq!(places, ["/remote/1000", "/local/1000"], "{is_exec}");
+    }
+}
+
+#[test]
 fn a_scan_finds_those_below_a_program_that_runs_already() {
     let mut world = World::new(REMOTE);
     // The descendants are listed before the program.

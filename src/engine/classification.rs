@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::ancestry::AncestryTable;
+use super::ancestry::{AncestryTable, RunningProcess};
 use super::name_lookups::PendingName;
 use super::rescan::Urgency;
 use crate::cgroup::mounts::Hierarchies;
@@ -156,21 +156,30 @@ impl<K: Kernel> Engine<K> {
                 invoked: seen.invoked.map(Box::from),
                 is_of_root,
             }),
-            // What it ran before still counts.
-            Choice::NoRule | Choice::Needs(_) if matches!(exe, KnownExe::Unavailable) => {
+            // What it ran before still counts, unless it executed something else.
+            Choice::NoRule | Choice::Needs(_)
+                if matches!(exe, KnownExe::Unavailable)
+                    && !evaluation.cause.contains(Cause::EXEC) =>
+            {
                 return None;
             }
             Choice::NoRule | Choice::Needs(_) => None,
         };
-        let identity = self.kernel.identity_of(evaluation.pid, handle)?;
-        if own.is_some() && !self.has_heirs() {
+        if own.as_ref().is_some_and(|own| !self.ancestry.knows(evaluation.pid, own)) {
             // Children of before have the programs by now. Their forks, if they were read later, would take them away.
             if let Err(error) = self.drain_all_forks() {
                 ::log::debug!("cannot read forks: {error}");
             }
         }
-        let process = (evaluation.pid, identity);
-        if self.ancestry.runs(process, evaluation.since, own, &mut self.kernel) {
+        let identity = self.kernel.identity_of(evaluation.pid, handle)?;
+        // Another process may have got the PID, and inherited by a fork that was just read.
+        if self.kernel.identity(evaluation.pid) != Some(identity) {
+            return None;
+        }
+        let is_event = evaluation.cause.intersects(Cause::EXEC | Cause::UID);
+        let process =
+            RunningProcess { pid: evaluation.pid, identity, since: evaluation.since, is_event };
+        if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.
             self.rescan.want(Urgency::Limited);
         }

@@ -5,6 +5,7 @@ use super::Engine;
 use super::classification::EvaluationResult;
 use super::job::{Evaluation, Queue};
 use super::rechecks::attempts_before;
+use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::Cause;
@@ -13,7 +14,7 @@ use crate::kernel::errno::can_pass;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo, ExeRead, ReadRequest};
 use crate::placement::KnownExe;
-use crate::tracking::queue::Threads;
+use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
 const THREAD_NAME: usize = 64;
@@ -46,7 +47,7 @@ impl<K: Kernel> Engine<K> {
                 self.placer.moves().dismiss(evaluation);
             }
             self.metrics.evaluations.increment();
-            self.finish(&job, None, Placement::Gone);
+            self.is_gone(&job);
             return None;
         };
         let is_admitted = match job.queue {
@@ -68,10 +69,20 @@ impl<K: Kernel> Engine<K> {
         }
         self.metrics.evaluations.increment();
         let Some(handle) = self.live_view(&job, handle) else {
-            self.finish(&job, None, Placement::Gone);
+            self.is_gone(&job);
             return None;
         };
         self.proceed(job, handle, KnownExe::Unread, None)
+    }
+
+    /// Finishes the evaluation of a process that has exited.
+    fn is_gone(&mut self, job: &Evaluation) {
+        let EvaluationRequest { pid, cause, since, .. } = job.evaluation;
+        // It may have run another program, or had another user, when it created its last children.
+        if cause.intersects(Cause::EXEC | Cause::UID) && self.ancestry.gone(pid, since) {
+            self.rescan.want(Urgency::Limited);
+        }
+        self.finish(job, None, Placement::Gone);
     }
 
     /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when

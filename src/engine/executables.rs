@@ -81,6 +81,11 @@ impl Executables {
         }
     }
 
+    /// Checks whether no evaluation waits for an examination.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Checks whether results of examinations were not applied yet.
     pub(super) fn has_results(&self) -> bool {
         !self.results.is_empty()

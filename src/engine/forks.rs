@@ -49,6 +49,19 @@ impl<K: Kernel> Engine<K> {
         self.resync_if_lost()
     }
 
+    /// Before events are read: what the last read returned may be evaluated by now.
+    pub(super) fn note_evaluated(&mut self) {
+        if !self.ancestry.has_heirs() {
+            return;
+        }
+        let is_done = self.intake.batch.is_empty()
+            && self.intake.batch.completed() == self.intake.batch.begun();
+        if is_done && self.executables.is_idle() && self.answered.is_empty() {
+            self.ancestry.evaluated(self.events_read_from);
+        }
+        self.events_read_from = self.kernel.now();
+    }
+
     /// Reads the fork socket until it is empty.
     pub(super) fn drain_all_forks(&mut self) -> io::Result<()> {
         self.intake.forks_are_due = true;

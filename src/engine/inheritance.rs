@@ -72,7 +72,7 @@ pub(super) struct Entry<V> {
     /// The time from which the mark is valid.
     pub(super) since: Nanos,
     /// It was inherited from an ancestor.
-    is_inherited: bool,
+    pub(super) is_inherited: bool,
     pub(super) mark: V,
 }
 
@@ -127,8 +127,9 @@ pub(super) struct Inheritance<V> {
     with_heirs: usize,
     /// The number of marks inherited since the fork socket was last empty.
     newcomers: usize,
-    /// Exited processes with heirs, found since the fork socket was last empty.
-    dead: Vec<(Pid, Nanos)>,
+    /// Exited processes with heirs, found since the fork socket was last empty, each with identity and time of its
+    /// entry.
+    dead: Vec<(Pid, (u64, Nanos))>,
     /// Descendants that were first evaluated since the kernel is known to have dropped no forks, and when.
     unconfirmed: Vec<(Pid, Nanos)>,
     /// The PIDs of all entries, in the order of checks. PIDs without an entry are dropped when
@@ -230,8 +231,9 @@ impl<V: Inherited> Inheritance<V> {
 
     /// Removes exited processes after the fork socket was emptied.
     pub(super) fn emptied(&mut self, kernel: &mut impl Kernel) {
-        for (pid, since) in std::mem::take(&mut self.dead) {
-            if self.entries.get(&pid).is_some_and(|entry| entry.since == since) {
+        for (pid, entry) in std::mem::take(&mut self.dead) {
+            let is_it = |now: &Entry<V>| (now.started, now.since) == entry;
+            if self.entries.get(&pid).is_some_and(is_it) {
                 self.remove(pid);
             }
         }
@@ -312,7 +314,7 @@ impl<V: Inherited> Inheritance<V> {
                 continue;
             }
             if !is_alive {
-                self.dead.push((pid, entry.since));
+                self.dead.push((pid, (entry.started, entry.since)));
             }
             self.ring.push_back(pid);
         }

@@ -108,6 +108,8 @@ pub struct Engine<K> {
 
     sticky: PinTable,
     ancestry: AncestryTable,
+    /// Start of the last read of events.
+    events_read_from: Nanos,
     rescan: Rescan,
     rechecks: Rechecks,
     /// Evaluations that wait for a name.
@@ -154,6 +156,7 @@ impl<K: Kernel> Engine<K> {
             errors: KernelErrors::new(Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
             ancestry: AncestryTable::new(Arc::clone(&metrics)),
+            events_read_from: Nanos(0),
             kernel,
             policy,
             placer,

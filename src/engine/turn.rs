@@ -149,6 +149,7 @@ impl<K: Kernel> Engine<K> {
     fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
         match progress.stage {
             TurnStage::Receive => {
+                self.note_evaluated();
                 let drained = self.intake.drain_events(&mut self.kernel);
                 self.tolerate("reading of events", drained)?;
                 self.pass_on()?;

@@ -1,0 +1,76 @@
+//! Programs that root runs in ancestors of processes, as the daemon must know them and as it may.
+
+use super::machine::Machine;
+use super::process::Process;
+use super::rules::TESTED;
+use super::situations::Situation;
+
+impl Machine {
+    /// Returns the programs that a child of this process is below.
+    pub(crate) fn below_for_children(&self, parent: u32) -> [bool; 2] {
+        let Some(parent) = self.find(parent) else { return [false; 2] };
+        let mut below = parent.was_below;
+        if let Some(program) = parent.tested_program() {
+            below[program] = true;
+        }
+        below
+    }
+
+    /// A process executed a program, or changed its user: its living descendants may be below it.
+    pub(crate) fn note_program(&mut self, process: u32) {
+        let Some(program) = self.find(process).and_then(Process::tested_program) else { return };
+        self.find_mut(process).into_iter().for_each(|own| own.may_be_below[program] = true);
+        let mut parents = vec![process];
+        while let Some(parent) = parents.pop() {
+            for pid in self.pids.clone() {
+                let Some(child) = self.find_mut(pid).filter(|one| one.parent == parent) else {
+                    continue;
+                };
+                child.may_be_below[program] = true;
+                if !std::mem::replace(&mut child.was_below[program], true) {
+                    parents.push(pid);
+                }
+            }
+        }
+    }
+
+    /// Returns the combinations of programs that the daemon may take a process to be below: certainly that of a living
+    /// ancestor, and perhaps one that an ancestor ran earlier.
+    pub(crate) fn possible_ancestors(
+        &mut self,
+        process: &Process,
+    ) -> impl Iterator<Item = [bool; 2]> + use<> {
+        let certain = self.certain_ancestors(process);
+        let has_losses = self.has_losses();
+        let may = |one: usize| process.was_below[one] || has_losses && process.may_be_below[one];
+        let possible = [may(0), may(1)];
+        if certain.contains(&true) {
+            self.counts.hit(Situation::BelowProgram);
+        } else if possible.contains(&true) {
+            self.counts.hit(Situation::OrphanOfProgram);
+        }
+        let all = [[false, false], [false, true], [true, false], [true, true]];
+        let fits = move |below: &[bool; 2]| {
+            (0..TESTED.len())
+                .all(|one| (below[one] || !certain[one]) && (!below[one] || possible[one]))
+        };
+        all.into_iter().filter(fits)
+    }
+
+    fn certain_ancestors(&self, process: &Process) -> [bool; 2] {
+        let mut found = [false; 2];
+        // What root runs cannot be read for a time.
+        if self.services.blocked.iter().any(|one| one.uid == 0) {
+            return found;
+        }
+        let mut parent = process.parent;
+        while let Some(one) = self.find(parent).filter(|one| one.pid != 1) {
+            let is_known = one.hang.is_none() && !one.has_leader_exited && one.threads.is_empty();
+            if let Some(program) = one.tested_program().filter(|_| is_known) {
+                found[program] = true;
+            }
+            parent = one.parent;
+        }
+        found
+    }
+}
