@@ -5,6 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+
 use super::inheritance::{Birth, Entry, Inheritance, Inherited, Limits, children};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
@@ -41,9 +44,21 @@ impl AncestryMark {
         };
         Self { inherited, own, for_children }
     }
+
+    /// Returns what children have from the process itself, and not from its ancestors.
+    fn adds(&self) -> Option<Ancestor> {
+        let inherited = self.inherited.as_deref().unwrap_or_default();
+        self.own.clone().filter(|own| !inherited.contains(own))
+    }
 }
 
 impl Inherited for AncestryMark {
+    fn with_inherited(&self, inherited: &Self) -> Option<Self> {
+        let of_parent = inherited.inherited.as_deref().unwrap_or_default();
+        let all = merged(of_parent, self.inherited.as_deref().unwrap_or_default());
+        Some(Self::new(Some(all), self.own.clone()))
+    }
+
     fn of_child(&self) -> Option<Self> {
         let inherited = self.for_children.clone()?;
         Some(Self {
@@ -84,9 +99,10 @@ struct RecentBirth {
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
 #[derive(Debug)]
 pub(super) struct AncestryTable {
+    is_active: bool,
     marks: Inheritance<AncestryMark>,
-    /// Births since the changes that are not evaluated yet: the creator may have changed before, so that its program
-    /// does not count for the child.
+    /// All births since the changes that are not evaluated yet: the creator may have changed before, so that the child
+    /// has another program, or none.
     recent: VecDeque<RecentBirth>,
     /// Programs that processes were found not to run any more before the event of that was evaluated.
     departed: Vec<(Pid, Ancestor)>,
@@ -98,6 +114,7 @@ impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let marks = Inheritance::new(LIMITS);
         Self {
+            is_active: false,
             marks,
             recent: VecDeque::new(),
             departed: Vec::new(),
@@ -106,8 +123,12 @@ impl AncestryTable {
         }
     }
 
-    /// Forgets all processes, because no rule tests ancestors.
-    pub(super) fn clear(&mut self) {
+    /// Records births from now on, or forgets all processes because no rule tests ancestors.
+    pub(super) fn activate(&mut self, is_active: bool) {
+        self.is_active = is_active;
+        if is_active {
+            return;
+        }
         self.marks = Inheritance::new(LIMITS);
         self.recent.clear();
         self.departed.clear();
@@ -128,18 +149,23 @@ impl AncestryTable {
         inherited.unwrap_or_else(|| Arc::clone(&self.nothing))
     }
 
-    /// Checks whether forks pass programs on, so that the fork socket must be emptied before an evaluation.
-    pub(super) const fn has_heirs(&self) -> bool {
-        self.marks.has_heirs()
+    /// Checks whether rules test ancestors, so that the fork socket must be emptied before an evaluation.
+    pub(super) const fn is_active(&self) -> bool {
+        self.is_active
     }
 
     /// Records a fork read from the fork socket. Returns whether that ended the mark of an earlier process with
     /// the PID of the child, for which an evaluation may have taken it.
     #[must_use]
     pub(super) fn heard(&mut self, fork: Fork) -> bool {
+        // Its last change may not be evaluated yet.
+        let own = self.marks.entry(fork.child).and_then(|entry| entry.mark.adds());
         let birth = self.marks.heard(fork);
+        if let Some(own) = own.filter(|own| !self.knows(fork.child, own)) {
+            self.departed.push((fork.child, own));
+        }
         self.count(birth);
-        if birth == Birth::Inherited {
+        if self.is_active {
             if self.recent.len() >= MOST_RECENT {
                 self.recent.pop_front();
             }
@@ -191,39 +217,76 @@ impl AncestryTable {
         }
         let (born, inherited) = match before {
             Some(entry) => {
-                let lost = entry.mark.own.filter(|lost| {
-                    !entry.mark.inherited.as_ref().is_some_and(|all| all.contains(lost))
-                });
-                match lost {
+                match entry.mark.adds() {
                     Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, since),
                     // The event that tells since when is still to be read, unless it was lost.
                     Some(lost) => self.departed.push((pid, lost)),
                     None => {}
                 }
-                (entry.since.min(since), entry.mark.inherited)
+                (entry.since, entry.mark.inherited)
             }
-            None => (since, None),
+            None => (kernel.now(), None),
         };
         let mark = AncestryMark::new(inherited, own);
         let Some(programs) = mark.for_children.clone() else {
             self.marks.remove(pid);
             return has_changed;
         };
-        has_changed |=
-            self.add(pid, identity, born, mark, kernel) && self.spread(pid, programs, kernel);
+        if self.add(pid, identity, born, mark, kernel) {
+            has_changed |= is_event && self.pass_on(pid, &programs, since);
+            has_changed |= self.spread(pid, programs, kernel);
+        }
         has_changed
+    }
+
+    /// Passes programs on to the descendants that were born since the process runs one of them: some have exited, or are
+    /// orphans by now. Returns whether there are any that did not have them.
+    fn pass_on(&mut self, from: Pid, programs: &[Ancestor], since: Nanos) -> bool {
+        let mut is_any = false;
+        for (child, at) in self.born_below(from, since) {
+            let (entry, known) = match self.marks.entry(child).filter(|entry| entry.since >= at) {
+                // It was recorded by itself, or is of a later process with the PID.
+                Some(entry) if entry.since != at => continue,
+                Some(entry) => (entry.clone(), entry.mark.inherited.clone()),
+                None => (Entry::new(0, [at; 2], true, AncestryMark::new(None, None)), None),
+            };
+            let all = merged(known.as_deref().unwrap_or_default(), programs);
+            if known.is_none_or(|known| *known != *all) {
+                let mark = AncestryMark::new(Some(all), entry.mark.own.clone());
+                is_any |= self.marks.insert(child, Entry { mark, ..entry });
+            }
+        }
+        is_any
+    }
+
+    /// Returns the descendants of a process that were born from this time on, with the times of their births, as far as
+    /// changes since are not evaluated. In the order of births: a parent comes before its children.
+    fn born_below(&self, from: Pid, since: Nanos) -> Vec<(Pid, Nanos)> {
+        let mut parents = HashSet::<Pid, FixedState>::default();
+        parents.insert(from);
+        let mut born = Vec::new();
+        for &RecentBirth { at, parent, child } in &self.recent {
+            if at >= since && parents.contains(&parent) {
+                parents.insert(child);
+                born.push((child, at));
+            } else if at >= since && parents.remove(&child) {
+                // Another process has the PID by now.
+                born.retain(|&(pid, _)| pid != child);
+            }
+        }
+        born
     }
 
     /// The process has exited, after a change at this time that was not evaluated. Returns whether descendants are
     /// concerned.
     pub(super) fn gone(&mut self, pid: Pid, changed: Nanos) -> bool {
         let is_any = self.withdraw_departed(pid, changed);
-        let own = self.marks.entry(pid).and_then(|entry| entry.mark.own.clone());
+        let own = self.marks.entry(pid).and_then(|entry| entry.mark.adds());
         own.is_some_and(|own| self.withdraw(pid, &own, changed)) || is_any
     }
 
     /// As [`Self::withdraw`] for the programs that the process was found not to run before.
-    fn withdraw_departed(&mut self, pid: Pid, since: Nanos) -> bool {
+    pub(super) fn withdraw_departed(&mut self, pid: Pid, since: Nanos) -> bool {
         let mut is_any = false;
         for (departed, lost) in std::mem::take(&mut self.departed) {
             if departed == pid {
@@ -238,15 +301,8 @@ impl AncestryTable {
     /// Takes a program away from the descendants that were born since its process runs another one, or has another user.
     /// Returns whether there are any.
     fn withdraw(&mut self, from: Pid, lost: &Ancestor, since: Nanos) -> bool {
-        let mut concerned = vec![from];
         let mut is_any = false;
-        // In the order of births: a parent comes before its children.
-        for &RecentBirth { at, parent, child } in &self.recent {
-            if at < since || !concerned.contains(&parent) {
-                concerned.retain(|&pid| pid != child);
-                continue;
-            }
-            concerned.push(child);
+        for (child, at) in self.born_below(from, since) {
             // It may have exited since, unlike its children.
             let entry = self.marks.entry(child).filter(|entry| entry.since == at).cloned();
             let Some(entry) = entry else { continue };
@@ -274,7 +330,9 @@ impl AncestryTable {
     ) -> bool {
         self.marks.make_room(false, kernel);
         let is_inherited = mark.inherited.is_some();
-        let has_room = self.marks.insert(pid, Entry::new(identity, since, is_inherited, mark));
+        // The fork of a living child may still be read.
+        let times = [since, Nanos(0)];
+        let has_room = self.marks.insert(pid, Entry::new(identity, times, is_inherited, mark));
         if !has_room {
             self.metrics.lost_ancestors.increment();
         }
@@ -292,8 +350,7 @@ impl AncestryTable {
                 let before = self.marks.get(child, kernel).cloned();
                 let (since, own, known) = match before {
                     Some(entry) => (entry.since, entry.mark.own, entry.mark.inherited),
-                    // Its own forks that are read from now on are all later than its birth.
-                    None => (Nanos(0), None, None),
+                    None => (kernel.now(), None, None),
                 };
                 let known = known.as_deref().unwrap_or_default();
                 let all = merged(known, &programs);

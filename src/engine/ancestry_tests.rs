@@ -64,6 +64,25 @@ fn an_orphan_stays_below_the_program_that_has_ended() {
 }
 
 #[test]
+fn an_orphan_that_was_born_before_the_program_was_evaluated_is_below_it() {
+    let mut world = World::new(REMOTE);
+    world.child(SHELL, 50);
+    world.engine.kernel.exec(50, "sshd");
+    for (creator, child) in [(51, 52), (53, 54)] {
+        world.child(50, creator);
+        world.child(creator, child);
+        world.end(creator);
+    }
+    // Another process gets the PID of an orphan.
+    world.end(54);
+    world.child(SHELL, 54);
+    world.run_for(SECOND / 20);
+    world.become_user(52, 1000);
+    world.become_user(54, 1000);
+    assert_eq!([52, 54].map(|pid| world.cgroup_of(pid)), ["/remote/1000", "/local/1000"]);
+}
+
+#[test]
 fn children_of_before_and_of_after_another_exec_differ() {
     let mut world = World::new(REMOTE);
     world.child(SHELL, 50);
@@ -192,7 +211,7 @@ fn without_such_a_rule_nothing_is_recorded() {
     sshd(&mut world);
     world.child(50, 51);
     world.run_for(SECOND / 20);
-    assert!(!world.engine.ancestry.has_heirs());
+    assert!(!world.engine.ancestry.is_active());
 }
 
 impl World {

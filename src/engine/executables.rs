@@ -71,6 +71,11 @@ impl Executables {
         pending.map(|pending| pending.evaluation.since)
     }
 
+    /// Returns the time of the first change of the process whose evaluation waits, decided or not.
+    pub(super) fn changed_since(&self, pid: Pid) -> Option<Nanos> {
+        self.pending.get(&pid).map(|pending| pending.evaluation.since)
+    }
+
     /// Records that an exec of the process is evaluated: what is examined may be the program before.
     pub(super) fn executed(&mut self, pid: Pid) {
         if self.pending.is_empty() {

@@ -34,7 +34,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Checks whether children inherit pins or the programs of ancestors.
     pub(super) const fn has_heirs(&self) -> bool {
-        self.sticky.has_descendants() || self.ancestry.has_heirs()
+        self.sticky.has_descendants() || self.ancestry.is_active()
     }
 
     /// Passes pins and the programs of ancestors on to children. Called after the event socket or the list of all
@@ -51,7 +51,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Before events are read: what the last read returned may be evaluated by now.
     pub(super) fn note_evaluated(&mut self) {
-        if !self.ancestry.has_heirs() {
+        if !self.ancestry.is_active() {
             return;
         }
         let is_done = self.intake.batch.is_empty()

@@ -53,6 +53,11 @@ pub(super) trait Inherited: Clone {
     /// Returns the mark of a child that is born from now on. `None` if children inherit nothing.
     fn of_child(&self) -> Option<Self>;
 
+    /// Returns this mark with one that the process inherited before it had this one. `None` if this one replaces that.
+    fn with_inherited(&self, _: &Self) -> Option<Self> {
+        None
+    }
+
     /// Checks whether the process has a mark itself: an entry can also record that it has none any more.
     fn is_valid(&self) -> bool {
         true
@@ -69,8 +74,10 @@ pub(super) trait Inherited: Clone {
 pub(super) struct Entry<V> {
     /// The identity of the process, see [`Kernel::identity`]; 0 until a descendant is first evaluated.
     pub(super) started: u64,
-    /// The time from which the mark is valid.
+    /// The time at which it was recorded: that of the fork for an inherited one.
     pub(super) since: Nanos,
+    /// Forks from this time on pass it on.
+    pub(super) from: Nanos,
     /// It was inherited from an ancestor.
     pub(super) is_inherited: bool,
     pub(super) mark: V,
@@ -78,13 +85,18 @@ pub(super) struct Entry<V> {
 
 impl<V> Entry<V> {
     /// Creates the entry of a process with this identity.
-    pub(super) const fn new(started: u64, since: Nanos, is_inherited: bool, mark: V) -> Self {
-        Self { started, since, is_inherited, mark }
+    pub(super) const fn new(
+        started: u64,
+        [since, from]: [Nanos; 2],
+        is_inherited: bool,
+        mark: V,
+    ) -> Self {
+        Self { started, since, from, is_inherited, mark }
     }
 
     /// Creates the entry of a process that did not inherit it.
     pub(super) const fn own(started: u64, since: Nanos, mark: V) -> Self {
-        Self::new(started, since, false, mark)
+        Self::new(started, [since; 2], false, mark)
     }
 
     /// Checks whether it is a descendant that was not evaluated yet.
@@ -203,14 +215,21 @@ impl<V: Inherited> Inheritance<V> {
             return Birth::Unmarked;
         }
         let earlier = self.entries.get(&fork.child);
+        let parent = self.entries.get(&fork.parent).filter(|parent| parent.from <= fork.at);
+        let inherited = parent.and_then(|parent| parent.mark.of_child());
         // A mark of the child itself that is newer than the fork takes precedence. One of a fork that was read before
         // is of an earlier process with the PID, also if the clock of another processor gave it a later time.
-        if earlier.is_some_and(|own| own.since > fork.at && !own.is_unknown()) {
+        if let Some(own) = earlier.filter(|own| own.since > fork.at && !own.is_unknown()) {
+            let both = inherited.and_then(|inherited| own.mark.with_inherited(&inherited));
+            let entry = both.map(|mark| Entry { mark, ..own.clone() });
+            entry.into_iter().for_each(|entry| {
+                // It replaces one of the same process, so that there is room.
+                let _has_room = self.insert(fork.child, entry);
+            });
             return Birth::Unmarked;
         }
         let was_marked = earlier.is_some_and(|own| own.mark.is_valid());
-        let parent = self.entries.get(&fork.parent).filter(|parent| parent.since <= fork.at);
-        match parent.and_then(|parent| parent.mark.of_child()) {
+        match inherited {
             Some(mark) => self.inherit(fork.child, fork.at, mark),
             None => {
                 self.remove(fork.child);
@@ -221,7 +240,7 @@ impl<V: Inherited> Inheritance<V> {
 
     fn inherit(&mut self, child: Pid, since: Nanos, mark: V) -> Birth {
         let account = mark.account();
-        if self.insert(child, Entry { started: 0, since, is_inherited: true, mark }) {
+        if self.insert(child, Entry::new(0, [since; 2], true, mark)) {
             self.newcomers += 1;
             Birth::Inherited
         } else {

@@ -151,11 +151,13 @@ impl<K: Kernel> Engine<K> {
         kernel.accept_gid_events(policy.needs_gid_events());
         let mut rescan = Rescan::default();
         rescan.want(Urgency::Now);
+        let mut ancestry = AncestryTable::new(Arc::clone(&metrics));
+        ancestry.activate(policy.ancestors.is_some());
         Self {
             intake: EventIntake::new(kernel.now(), Arc::clone(&metrics)),
             errors: KernelErrors::new(Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
-            ancestry: AncestryTable::new(Arc::clone(&metrics)),
+            ancestry,
             events_read_from: Nanos(0),
             kernel,
             policy,
@@ -224,9 +226,7 @@ impl<K: Kernel> Engine<K> {
         // Before the scan, so that no change of a group is missed.
         self.kernel.accept_gid_events(self.policy.needs_gid_events());
         self.placer.adopt(&self.policy, &mut self.kernel);
-        if self.policy.ancestors.is_none() {
-            self.ancestry.clear();
-        }
+        self.ancestry.activate(self.policy.ancestors.is_some());
         self.kernel.retire(earlier);
         self.metrics.reloads.increment();
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
