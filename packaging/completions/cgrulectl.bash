@@ -91,6 +91,10 @@ _cgrulectl() {
             :
             return
             ;;
+        --container)
+            :
+            return
+            ;;
         --login)
             COMPREPLY=($(compgen -u -- "$cur"))
             return
@@ -117,7 +121,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --container --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids

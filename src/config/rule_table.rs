@@ -11,13 +11,14 @@ use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 16] = [
+pub const RULE_KEYS: [&str; 17] = [
     "name",
     "user",
     "group",
     "exe",
     "unit",
     "from",
+    "container",
     "login",
     "argument",
     "not",
@@ -58,7 +59,7 @@ pub(super) fn read(
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
     let exe_anywhere = exe_anywhere(table, piece);
     let leave_units = leave_units(table, piece);
-    let moves_containers = moves_containers(table, piece);
+    let leave_containers = criteria::leave_containers(table, piece, &mut mentions);
     let action = action(table, &header, piece);
     let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
@@ -69,7 +70,7 @@ pub(super) fn read(
     let not = not.into();
     let action = action?;
     let rule =
-        Rule { name, origin, when, not, exe_anywhere, leave_units, moves_containers, action };
+        Rule { name, origin, when, not, exe_anywhere, leave_units, leave_containers, action };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 
@@ -119,14 +120,6 @@ fn leave_units(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> LeaveUni
         Some(false) => LeaveUnits::No,
         None => LeaveUnits::Of(criteria::units(table, "leave_units", piece).into()),
     }
-}
-
-fn moves_containers(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> bool {
-    let Some(value) = table.get("containers") else { return false };
-    if !table.contains_key("cgroup") {
-        piece.warning(value.span(), "containers has no effect without cgroup", "remove it");
-    }
-    piece.boolean(value, "containers") == Some(true)
 }
 
 fn action(

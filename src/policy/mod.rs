@@ -5,6 +5,7 @@
 mod compiled;
 pub mod context_rules;
 pub mod files;
+mod known_containers;
 pub mod load;
 pub mod observer;
 pub mod rebuild;

@@ -32,6 +32,8 @@ pub(super) struct ExplainDocument {
     invoked: Option<String>,
     /// systemd unit in which it is; null if it is in none.
     unit: Option<String>,
+    /// Container in which it is, such as `docker:web`; null if it is in none, or if no rule tests that.
+    container: Option<String>,
     /// Login UID; null if it is not set.
     login: Option<u32>,
     age_ms: Option<u64>,
@@ -151,6 +153,7 @@ impl ExplainDocument {
             exe_on_host: on_host,
             invoked,
             unit: subject.unit(survey).map(str::to_owned),
+            container: explained.container(survey).map(|(text, _)| text),
             login: subject.login.map(|uid| uid.0),
             age_ms: age.map(milliseconds),
             ppid: parent.map(|parent| parent.pid.get()),

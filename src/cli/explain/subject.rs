@@ -4,13 +4,13 @@
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::cgroup::unit::Unit;
 use crate::cli::command::ToolError;
+use crate::cli::time_limit::patiently;
 use crate::cli::what_if::WhatIfProgram;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::{ProcFs, path_in};
@@ -20,9 +20,6 @@ use crate::policy::load::NameService;
 use crate::policy::rebuild::LoadedConfig;
 use crate::rules::names::UserIdentity;
 use crate::rules::{ExeFacts, Facts};
-
-/// Time limit for a read of an executable, which the owner of the process can make hang.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Process and the attributes that rules evaluate.
 #[derive(Clone, Debug)]
@@ -45,6 +42,8 @@ pub struct InspectedProcess {
     pub arguments: Option<Vec<u8>>,
     /// Text of `/proc/PID/cgroup` that a hypothetical process would have.
     pub imagined_cgroup: Vec<u8>,
+    /// Name of the container in which a hypothetical process would be.
+    pub imagined_container: Option<String>,
 }
 
 /// Attributes that only a living process has.
@@ -218,6 +217,7 @@ impl InspectedProcess {
             login: None,
             arguments: None,
             imagined_cgroup: Vec::new(),
+            imagined_container: None,
         })
     }
 }
@@ -281,18 +281,6 @@ fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
         reader.read(ReadRequest { pid, thread, namespaces: false }, &mut read);
         Some(read)
     })
-}
-
-/// Returns the result of work that can hang, on a thread that is left behind after the time limit.
-pub(super) fn patiently<T: Send + 'static>(
-    work: impl FnOnce() -> Option<T> + Send + 'static,
-) -> Option<T> {
-    let (answer, answered) = mpsc::channel();
-    std::thread::spawn(move || {
-        // Sending fails after the time limit, when the receiver is gone.
-        let _ = answer.send(work());
-    });
-    answered.recv_timeout(PATIENCE).ok().flatten()
 }
 
 /// Checks whether user, executable and cgroups of a process are those of its parent.

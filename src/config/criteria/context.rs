@@ -1,7 +1,8 @@
-//! Converts the values of `unit`, `from`, `login` and `argument` to tests.
+//! Converts the values of `unit`, `from`, `login` and `argument` to tests, and collects those of `container`.
 
 use toml::de::DeTable;
 
+use super::container::containers;
 use super::{NameRef, each, glob, is_pattern, mention_users, tests, user};
 use crate::config::table::{TomlSection, Value, shortened};
 use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest, UNIT_ENDINGS};
@@ -14,10 +15,11 @@ pub(super) fn context(
 ) -> Option<Box<ContextCriteria>> {
     let units = units(table, "unit", piece);
     let from = tests(each(table, "from", piece, cgroup));
+    let containers = containers(table, piece, mentions);
     let logins = each(table, "login", piece, |value, piece| user(value, "login", piece));
     mention_users(&logins, piece, mentions);
     let arguments = arguments(table, piece);
-    let found = ContextCriteria { units, from, logins: tests(logins), arguments };
+    let found = ContextCriteria { units, from, containers, logins: tests(logins), arguments };
     (found != ContextCriteria::default()).then(|| Box::new(found))
 }
 
