@@ -261,16 +261,17 @@ fn a_container_of_a_user_is_one_of_its_owner() {
     let id = "0".repeat(64);
     let below = format!("user.slice/user-{ALICE}.slice/user@{ALICE}.service/libpod-{id}.scope");
     let job = resident(&live, &below);
+    // The name of a container of root, but alice owns the cgroup above it.
+    let parent = live.ground.directory("", "box.service").unwrap();
+    fs::create_dir_all(&parent).unwrap();
+    std::os::unix::fs::chown(&parent, Some(ALICE), None).unwrap();
+    let own = resident(&live, &format!("box.service/libpod-payload-{id}"));
     // A rule that tests where a process is would keep those that it has placed before they enter a namespace.
     let _daemon = daemon_in_pool(&live, &BOXES.replace("not = { container = true }\n", ""));
     live.expect_pid("", contained_by_alice(&live, &unused_name()).pid, "pool/own");
     // The test has a slice of its own at the top, so this is no slice of the system: nobody's container.
     live.expect(&job, "pool/rest");
-    // The name of a container of root, but alice owns the cgroup above it.
-    let parent = live.ground.directory("", "box.service").unwrap();
-    fs::create_dir_all(&parent).unwrap();
-    std::os::unix::fs::chown(&parent, Some(ALICE), None).unwrap();
-    live.expect(&resident(&live, &format!("box.service/libpod-payload-{id}")), "pool/own");
+    live.expect(&own, "pool/own");
 }
 
 #[test]
@@ -288,13 +289,15 @@ fn engines_and_names_of_containers() {
                  [[rule]]\nuser = \"cgt-alice\"\ncontainer = \"podman:000000000000\"\ncgroup = \"by-id\"\nleave_units = true\n\
                  [[rule]]\nuser = \"cgt-alice\"\ncgroup = \"rest\"\nleave_units = true\n";
     let scope = |id: &str| format!("machine.slice/libpod-{id}.scope/container");
+    // Before the daemon starts: it may move a process to the rest while the test moves it.
+    let (named, by_id) = (resident(&live, &scope(&web)), resident(&live, &scope(&other)));
+    let rest = resident(&live, "machine.slice/x.scope");
     let daemon = daemon_in_pool(&live, rules);
     let lxc = contained_in(&live, &format!("lxc.payload.{}", unused_name()), &["env"]);
     live.expect_pid("", lxc.pid, "pool/lxc");
-    let named = resident(&live, &scope(&web));
     live.expect(&named, "pool/web");
-    live.expect(&resident(&live, &scope(&other)), "pool/by-id");
-    live.expect(&resident(&live, "machine.slice/x.scope"), "pool/rest");
+    live.expect(&by_id, "pool/by-id");
+    live.expect(&rest, "pool/rest");
     daemon.signal(Signal::SIGHUP);
     sleep(Duration::from_millis(300));
     live.expect(&named, "pool/web");
