@@ -95,6 +95,10 @@ _cgrulectl() {
             _filedir
             return
             ;;
+        --container)
+            :
+            return
+            ;;
         --login)
             COMPREPLY=($(compgen -u -- "$cur"))
             return
@@ -121,7 +125,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --below --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --below --container --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids

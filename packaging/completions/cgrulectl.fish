@@ -17,6 +17,7 @@ complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l exe -rF -d 'wi
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l unit -x -d 'in this systemd unit'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l from -x -d 'in this cgroup'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l below -rF -d 'below a process of root that runs this program; may be repeated'
+complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l container -x -d 'in this container, such as docker:web'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l login -xa '(__fish_complete_users)' -d 'after a login of this user (name or UID)'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l argument -x -d 'with this argument; may be repeated, in their order'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l all -d 'show every rule that was evaluated, with full paths'

@@ -31,6 +31,7 @@ mod rows;
 mod rule_wording;
 mod run;
 mod status;
+mod time_limit;
 mod top;
 mod unread;
 mod watch;

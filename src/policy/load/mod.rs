@@ -5,6 +5,7 @@
 //! that replaces one of a package is invalid, the package's file must not become active again.
 
 mod cgconfig;
+pub mod container_files;
 mod executables;
 mod given;
 mod group_specs;
