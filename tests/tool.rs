@@ -1,4 +1,5 @@
-//! Compares the output of `cgrulectl` for directories of rule files with the expected text.
+//! Compares the output of `cgrulectl` for directories of rule files, and of `cgrulectl test` if they
+//! have tests, with the expected text.
 //! `UPDATE_GOLDEN=1` writes the present output: review the difference before a commit.
 //!
 //! `asks.txt` of a case has one process per line for `explain`: `USER:GROUP EXE`. A live process has
@@ -25,10 +26,12 @@ use cgruled::cli::explain::{
     DaemonMemory, Explained, InspectedProcess, LiveProcess, OutputOptions, ParentProcess, judge,
     show, why,
 };
+use cgruled::cli::test::{self, TestRun};
 use cgruled::cli::{cat, check, list};
 use cgruled::control::protocol::{HistoryEntry, ProcessReport};
 use cgruled::event::Pid;
 use cgruled::kernel::process::ProcFs;
+use cgruled::placement::assertions;
 use cgruled::policy::rebuild::{LoadedConfig, PolicyBuilder};
 
 #[test]
@@ -46,6 +49,13 @@ fn run(cases: &Path, case: &Path) -> String {
     check::show(&diagnostics, false, &mut out).unwrap();
     out.extend(format!("{}\n\n$ cat\n", check::summary(&survey, &diagnostics)).bytes());
     cat::show(&survey.loaded, &mut out).unwrap();
+    let tests = tests(&survey);
+    if !tests.results.is_empty() {
+        out.extend(b"\n$ test\n");
+        check::show(&tests.diagnostics(), false, &mut out).unwrap();
+        out.extend(format!("{}\n\n$ test --tap\n", tests.summary()).bytes());
+        test::tap(&tests, &mut out).unwrap();
+    }
     let asks = fs::read(case.join("asks.txt")).unwrap_or_default();
     for line in String::from_utf8(asks).unwrap().lines() {
         out.extend(format!("\n$ explain {line}\n").bytes());
@@ -70,7 +80,19 @@ fn survey(copy: &Copy) -> LoadedConfig {
     };
     let hierarchies = Arc::new(Hierarchies::new(vec![unified]));
     let (sources, service) = (copy.sources.clone(), copy.service.clone());
-    PolicyBuilder::new(sources, service, hierarchies, ManagedRoots::default()).survey()
+    let builder = PolicyBuilder::new(sources, service, hierarchies, ManagedRoots::default());
+    builder.with_tests(assertions::report, false).survey()
+}
+
+/// Runs the tests in the TOML files.
+fn tests(survey: &LoadedConfig) -> TestRun {
+    let mut run = TestRun::default();
+    for (path, bytes) in &survey.loaded.contents {
+        if path.extension().is_some_and(|extension| extension == "toml") && !bytes.is_empty() {
+            run.add_file(path, bytes);
+        }
+    }
+    run
 }
 
 /// Explains the process in a line of `asks.txt`.

@@ -19,11 +19,11 @@ use super::locale;
 use super::unread;
 use super::what_if::command_line;
 use super::what_if::located;
-use crate::cgroup::unit::manager_uid;
+use crate::cgroup::unit::usual_cgroup;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
-use crate::event::{Gid, Pid, Uid};
+use crate::event::{Gid, Pid};
 use crate::kernel::process::ProcFs;
 use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
@@ -332,17 +332,6 @@ fn imagined(
         subject.imagined_cgroup = format!("0:{}:{cgroup}\n", tree.listed).into_bytes();
     }
     Ok(subject)
-}
-
-/// Returns the cgroup in which systemd starts a unit, unless its file has another slice.
-fn usual_cgroup(unit: &str, uid: Uid) -> String {
-    if unit.starts_with("session-") {
-        return format!("/user.slice/user-{uid}.slice/{unit}");
-    }
-    match manager_uid(unit) {
-        Some(owner) => format!("/user.slice/user-{owner}.slice/{unit}"),
-        None => format!("/system.slice/{unit}"),
-    }
 }
 
 fn unknown(what: &str, name: &str) -> ToolError {

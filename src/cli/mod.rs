@@ -29,6 +29,7 @@ mod rows;
 mod rule_wording;
 mod run;
 mod status;
+pub mod test;
 mod top;
 mod unread;
 mod watch;

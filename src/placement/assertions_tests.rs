@@ -1,0 +1,209 @@
+//! Tests which decision a test of a rule file sees, and how a failure is reported.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::diagnostic::Severity;
+use crate::config::rules_toml::{ParsedRules, parse};
+use crate::policy::load::TestedFile;
+
+const HEAD: &str = "version = 1\nrequires = \"0.2\"\n";
+
+fn parsed(text: &str) -> ParsedRules {
+    let parsed = parse(&Arc::from(Path::new("/etc/cgruled/rules.d/50-a.toml")), text);
+    assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+    parsed
+}
+
+/// Returns the decisions about the processes of tests, which need not be as expected.
+fn decisions(rules: &str, processes: &[&str]) -> Vec<TestDecision> {
+    let tests = processes.iter().map(|process| {
+        let (process, users) = process.split_once(" with ").unwrap_or((process, ""));
+        format!("[[test]]\nprocess = {{ {process} }}\nexpect = \"x\"\nusers = {{ {users} }}\n")
+    });
+    let ParsedRules { rules, tests, .. } =
+        parsed(&format!("{HEAD}{rules}{}", tests.collect::<String>()));
+    let accounts = TestAccounts::of(&tests);
+    let mut bench = TestBench::new(rules_of_file(&rules, &accounts), accounts);
+    tests.iter().map(|test| bench.verdict(test).decision).collect()
+}
+
+/// Checks the decision about each process: a path, or `none`, `ignored` or `stays`.
+fn check(rules: &str, expected: &[(&str, &str)]) {
+    let processes: Vec<&str> = expected.iter().map(|(process, _)| *process).collect();
+    for (found, (process, expected)) in decisions(rules, &processes).into_iter().zip(expected) {
+        let found = match found {
+            TestDecision::NoRule => "none".to_owned(),
+            TestDecision::Ignored => "ignored".to_owned(),
+            TestDecision::Stays(_) => "stays".to_owned(),
+            TestDecision::Moved(paths) => paths.join(" "),
+        };
+        assert_eq!(found, *expected, "{process}");
+    }
+}
+
+fn rule(keys: &str) -> String {
+    format!("[[rule]]\n{keys}\n")
+}
+
+#[test]
+fn users_need_not_exist() {
+    check(
+        &[
+            rule("user = \"alice\"\ncgroup = \"a/%U\""),
+            rule("user = \"site-*\"\nnot = { user = \"site-x\" }\ncgroup = \"s/%u\""),
+            rule("user = [\"30000-30009\", 40000]\ncgroup = \"n/%u\""),
+            rule("user = \"20231234\"\ncgroup = \"d/%u\""),
+            rule("user = \"root\"\ncgroup = \"r/%u\""),
+            rule("user = \"@human\"\ncgroup = \"h/%u\""),
+        ]
+        .concat(),
+        &[
+            ("user = \"alice\"", "a/1234"),
+            ("user = 1234 with alice.uid = 1234", "a/1234"),
+            ("user = \"site-a\"", "s/site-a"),
+            ("user = \"site-x\", uid = 999", "none"),
+            ("user = \"m\", uid = 30009", "n/m"),
+            ("uid = 30010, user = \"o\"", "h/o"),
+            ("user = 40000", "n/40000"),
+            ("user = \"40000\"", "n/40000"),
+            ("user = \"20231234\"", "d/20231234"),
+            ("user = \"root\"", "r/root"),
+            ("user = 0", "r/0"),
+            ("user = \"bob\"", "h/bob"),
+            ("user = \"daemon\", uid = 1", "none"),
+            ("", "none"),
+        ],
+    );
+}
+
+#[test]
+fn a_user_of_digits_has_the_uid_of_its_account() {
+    let rules = rule("user = \"2023\"\ncgroup = \"d/%U\"");
+    let account = "user = \"2023\" with 2023.uid = 70000";
+    check(&rules, &[(account, "d/70000"), ("user = 2023", "none")]);
+}
+
+#[test]
+fn groups_are_effective_or_list_the_user() {
+    check(
+        &[
+            rule("group = \"staff\"\nignore = true"),
+            rule("group = [\"web*\", \"70-79\"]\ncgroup = \"g/%g\""),
+        ]
+        .concat(),
+        &[
+            ("user = \"a\", group = \"staff\"", "ignored"),
+            ("user = \"a\", groups = \"staff\"", "ignored"),
+            ("user = \"a\"", "none"),
+            ("user = \"b\", group = 75", "g/75"),
+            ("user = \"b\", groups = [\"web1\"]", "g/b"),
+            ("user = \"c\" with c = { uid = 5, group = \"web2\" }", "g/web2"),
+            ("user = \"d\" with d.groups = [79]", "g/d"),
+        ],
+    );
+}
+
+#[test]
+fn executables_and_arguments() {
+    check(
+        &[
+            rule("exe = \"java\"\nargument = \"*/search*.jar\"\ncgroup = \"j\""),
+            rule("exe = \"tool\"\nargument.2 = \"b\"\ncgroup = \"t\""),
+            rule("exe = \"/usr/bin/report\"\ncgroup = \"p/%p\""),
+        ]
+        .concat(),
+        &[
+            ("exe = \"/opt/java\", argument = [\"-jar\", \"/a/search-1.jar\"]", "j"),
+            ("exe = \"/opt/java\", argument = \"/a/other.jar\"", "none"),
+            ("exe = \"/opt/java\"", "none"),
+            ("exe = \"/bin/tool\", argument = [\"a\", \"b\"]", "t"),
+            ("exe = \"/bin/tool\", argument = [\"b\", \"a\"]", "none"),
+            ("exe = \"/usr/bin/python3\", invoked = \"/usr/bin/report\"", "p/python3"),
+            ("exe = \"/usr/bin/python3\"", "none"),
+            ("user = \"a\"", "none"),
+        ],
+    );
+}
+
+#[test]
+fn the_origin_of_a_process() {
+    check(
+        &[
+            rule("user = \"a\"\nunit = \"cron.service\"\ncgroup = \"cron/%u\""),
+            rule("from = \"/system.slice/slurm.service/**\"\nignore = true"),
+            rule("login = [\"bob\", \"site-*\"]\nuser = \"root\"\ncgroup = \"sudo\""),
+        ]
+        .concat(),
+        &[
+            ("user = \"a\", unit = \"cron.service\"", "cron/a"),
+            ("user = \"a\"", "none"),
+            // A process in the cgroup of the rule keeps it.
+            ("user = \"a\", from = \"/cgruled.slice/cgruled-pool.service/cron/a\"", "cron/a"),
+            ("user = \"b\", from = \"/system.slice/slurm.service/job1\"", "ignored"),
+            ("user = \"root\", login = \"bob\"", "sudo"),
+            ("user = \"root\", login = \"site-9\"", "sudo"),
+            ("user = \"root\", login = \"carol\"", "none"),
+            ("user = \"root\"", "none"),
+        ],
+    );
+}
+
+#[test]
+fn a_process_may_stay_where_it_is() {
+    let place = "[[rule]]\nuser = \"*\"\ncgroup = \"x\"\n";
+    check(
+        &[rule("user = \"web\"\ncgroup = \"w\"\nleave_units = \"web*\""), place.to_owned()]
+            .concat(),
+        &[
+            ("user = \"web\", unit = \"web1.service\"", "w"),
+            ("user = \"web\", unit = \"db.service\"", "stays"),
+            ("user = \"web\", unit = \"cron.service\"", "w"),
+            ("user = \"web\", unit = \"session-3.scope\"", "w"),
+            ("user = \"web\"", "w"),
+            ("user = \"root\", exe = \"/usr/lib/systemd/systemd-journald\"", "stays"),
+            ("user = \"root\", exe = \"/usr/bin/make\", pid = 1", "stays"),
+            ("user = \"a\", unit = \"user@4000000009.service\"", "x"),
+        ],
+    );
+}
+
+#[test]
+fn the_priority_orders_rules_and_a_pid_is_rendered() {
+    let rules = [
+        rule("user = \"*\"\ncgroup = \"late\""),
+        rule("user = \"a\"\ncgroup = \"p/%P\"\npriority = 5"),
+    ];
+    check(&rules.concat(), &[("user = \"a\", pid = 77", "p/77"), ("user = \"b\"", "late")]);
+}
+
+#[test]
+fn a_failure_names_the_decision_and_the_rule() {
+    let text = format!(
+        "{HEAD}[[rule]]\nname = \"web\"\nuser = \"*\"\ncgroup = \"w\"\n\
+         [[test]]\nprocess = {{ user = \"a\" }}\nexpect = \"x\"\nrule = \"wbe\"\n\
+         [[test]]\nprocess = {{ user = \"a\" }}\nexpect = \"w\"\nrule = \"web\"\n"
+    );
+    let ParsedRules { rules, tests, .. } = parsed(&text);
+    let found = report(&[TestedFile { rules, tests }], Severity::Warning);
+    let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let expected = [
+        "/etc/cgruled/rules.d/50-a.toml:9:10: warning: test failed: \"x\" expected, but the process is \
+         moved to \"w\"\n    9 | expect = \"x\"\n      |          ^^^\n      = help: the first match is \
+         the rule \"web\" at /etc/cgruled/rules.d/50-a.toml:4; the process has user a",
+        "/etc/cgruled/rules.d/50-a.toml:10:8: warning: test failed: rule \"wbe\" expected, but the process \
+         is moved to \"w\"\n   10 | rule = \"wbe\"\n      |        ^^^^^\n      = help: no rule is named \
+         \"wbe\", did you mean \"web\"?",
+    ];
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn of_many_failures_the_first_are_reported() {
+    let test = "[[test]]\nprocess = {}\nexpect = \"x\"\n";
+    let ParsedRules { rules, tests, .. } = parsed(&format!("{HEAD}{}", test.repeat(50)));
+    let found = report(&[TestedFile { rules, tests }], Severity::Error);
+    assert_eq!(found.len(), 21);
+    assert!(found.iter().all(|own| own.is_error()));
+    assert_eq!(found[20].message, "30 more tests fail");
+}
