@@ -15,7 +15,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{self, ParsedRules};
 use crate::config::test_table::RuleTest;
 use crate::daemon;
-use crate::placement::assertions::{TestAccounts, TestBench, TestVerdict, failures, rules_of_file};
+use crate::placement::assertions::{TestAccounts, TestBench, TestVerdict, failures};
 use crate::policy::load::{NameService, load_given_with};
 use crate::rules::Rule;
 use files::HostFiles;
@@ -117,10 +117,7 @@ impl TestRun {
             return;
         }
         let mut bench = match host {
-            None => {
-                let accounts = TestAccounts::of(&tests);
-                TestBench::new(rules_of_file(&rules, &accounts), accounts)
-            }
+            None => TestBench::of_file(&rules, &tests),
             Some(host) => bench_of_host(&tests, host),
         };
         for test in tests {

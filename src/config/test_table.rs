@@ -15,6 +15,7 @@ use super::diagnostic::TextPosition;
 use super::table::{TomlSection, Value, alternatives, did_you_mean, shortened};
 use crate::event::Uid;
 use crate::rules::context::TextTest;
+use crate::rules::destination::Specifier;
 use crate::rules::glob::Glob;
 
 pub use process::{PROCESS_KEYS, TestProcess};
@@ -159,6 +160,14 @@ fn decision(
     if let Some(near) = did_you_mean(text, &words).filter(|_| !text.contains('/')) {
         let help = format!("write \"{near}\", or \"/{}\" for a cgroup", shortened(path));
         piece.warning(value.span(), format!("did you mean \"{near}\"?"), help);
+    }
+    let has_specifier = |(at, _): (usize, &str)| {
+        let letter = path[at + 1..].chars().next();
+        letter.and_then(Specifier::from_letter).is_some()
+    };
+    if path.match_indices('%').any(has_specifier) {
+        let help = "write the path for the process of the test, or * for any value";
+        piece.warning(value.span(), "expect has no specifiers", help);
     }
     if !text.contains(['*', '?', '[']) {
         let test = TextTest::Is(path.as_bytes().into());

@@ -98,6 +98,8 @@ fn words_and_paths_of_expect() {
     assert_eq!(expected("/none"), (path("none"), 0));
     assert_eq!(expected("a/b/"), (path("a/b"), 0));
     assert_eq!(expected("/"), (path(""), 0));
+    assert_eq!(expected("sites/%u"), (path("sites/%u"), 1), "a warning: it never matches");
+    assert_eq!(expected("sites/5%-x"), (path("sites/5%-x"), 0));
     assert_eq!(expected("ignore"), (path("ignore"), 1), "a warning: probably a mistake");
 }
 

@@ -38,7 +38,7 @@ const NO_PID: Pid = match Pid::new(4_194_305) {
 
 /// Returns the rules of a file in their effective order, with the names that the tests know. A rule
 /// for other users matches no process of a test.
-pub fn rules_of_file(written: &[WrittenRule], accounts: &TestAccounts) -> Vec<Rule> {
+fn rules_of_file(written: &[WrittenRule], accounts: &TestAccounts) -> Vec<Rule> {
     let names = accounts.names();
     let mut rules: Vec<(i32, Rule)> = written
         .iter()
@@ -86,6 +86,8 @@ impl TestVerdict {
 /// Compiled rules on which tests are evaluated.
 #[derive(Debug)]
 pub struct TestBench {
+    /// Names of all rules, also of those for other users only, which are not compiled.
+    names: Vec<Arc<str>>,
     policy: Policy,
     hierarchies: Hierarchies,
     accounts: TestAccounts,
@@ -106,8 +108,16 @@ struct TestSubject {
 }
 
 impl TestBench {
+    /// Compiles the rules of a file as written, with the accounts of its tests.
+    pub fn of_file(written: &[WrittenRule], tests: &[RuleTest]) -> Self {
+        let accounts = TestAccounts::of(tests);
+        let names = written.iter().map(|own| Arc::clone(&own.rule.name)).collect();
+        Self { names, ..Self::new(rules_of_file(written, &accounts), accounts) }
+    }
+
     /// Compiles rules in their effective order, in which the names of `accounts` are resolved.
     pub fn new(rules: Vec<Rule>, accounts: TestAccounts) -> Self {
+        let names = rules.iter().map(|rule| Arc::clone(&rule.name)).collect();
         let unified = Hierarchy {
             version: Version::V2,
             mount_point: "/sys/fs/cgroup".into(),
@@ -124,7 +134,7 @@ impl TestBench {
         };
         let matcher = Arc::new(Matcher::compile(rules.into()));
         let policy = Policy::new(0, matcher, &hierarchies, &roots, [], []);
-        Self { policy, hierarchies, accounts }
+        Self { names, policy, hierarchies, accounts }
     }
 
     /// Returns a rule.
@@ -132,14 +142,9 @@ impl TestBench {
         self.policy.matcher.rule(id)
     }
 
-    /// Returns all rules in their effective order.
-    pub fn rules(&self) -> &[Rule] {
-        self.policy.matcher.rules()
-    }
-
-    /// Checks whether a rule has this name.
-    pub fn has_rule(&self, name: &str) -> bool {
-        self.rules().iter().any(|rule| *rule.name == *name)
+    /// Returns the names of all rules.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
     }
 
     /// Evaluates a test.

@@ -23,8 +23,7 @@ fn decisions(rules: &str, processes: &[&str]) -> Vec<TestDecision> {
     });
     let ParsedRules { rules, tests, .. } =
         parsed(&format!("{HEAD}{rules}{}", tests.collect::<String>()));
-    let accounts = TestAccounts::of(&tests);
-    let mut bench = TestBench::new(rules_of_file(&rules, &accounts), accounts);
+    let mut bench = TestBench::of_file(&rules, &tests);
     tests.iter().map(|test| bench.verdict(test).decision).collect()
 }
 
@@ -196,6 +195,17 @@ fn a_failure_names_the_decision_and_the_rule() {
          \"wbe\", did you mean \"web\"?",
     ];
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_rule_for_other_users_has_a_name_nevertheless() {
+    let text = format!(
+        "{HEAD}[[rule]]\nname = \"bob\"\nuser = \"bob\"\ncgroup = \"b\"\n\
+         [[test]]\nprocess = {{ user = \"bbo\" }}\nrule = \"bob\"\n"
+    );
+    let ParsedRules { rules, tests, .. } = parsed(&text);
+    let found = report(&[TestedFile { rules, tests }], Severity::Warning);
+    assert_eq!(found[0].help.as_deref(), Some("no rule matches a process with user bbo"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Wording of failed tests. Must name the assertion, the decision and the rule that caused it.
 
-use super::{TestAccounts, TestBench, TestDecision, TestVerdict, rules_of_file};
+use super::{TestBench, TestDecision, TestVerdict};
 use crate::config::diagnostic::{Diagnostic, Severity, TextPosition};
 use crate::config::misspelled;
 use crate::config::test_table::{ExpectedDecision, RuleTest};
@@ -13,8 +13,7 @@ const REPORTED: usize = 20;
 pub fn report(files: &[TestedFile], severity: Severity) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for file in files {
-        let accounts = TestAccounts::of(&file.tests);
-        let mut bench = TestBench::new(rules_of_file(&file.rules, &accounts), accounts);
+        let mut bench = TestBench::of_file(&file.rules, &file.tests);
         let mut failed = 0;
         for test in &file.tests {
             let verdict = bench.verdict(test);
@@ -52,10 +51,9 @@ pub fn failures(
     }
     if let Some(wrong) = test.rule.as_ref().filter(|_| verdict.wrong_rule) {
         let expected = &wrong.expected;
-        let names = bench.rules().iter().map(|rule| &*rule.name);
         let message = format!("test failed: rule \"{expected}\" expected, but {actual}");
-        let help = match misspelled(expected, names) {
-            _ if bench.has_rule(expected) => winner(bench, test, verdict),
+        let help = match misspelled(expected, bench.names()) {
+            _ if bench.names().any(|name| name == expected) => winner(bench, test, verdict),
             Some(near) => format!("no rule is named \"{expected}\", did you mean \"{near}\"?"),
             None => format!("no rule is named \"{expected}\"; {}", winner(bench, test, verdict)),
         };

@@ -47,3 +47,7 @@ impl PolicyBuilder {
         loaded
     }
 }
+
+#[cfg(test)]
+#[path = "assertions_tests.rs"]
+mod tests;
