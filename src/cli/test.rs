@@ -101,9 +101,10 @@ pub(super) fn run(given: &TestArgs, out: &mut dyn Write) -> Result<u8, ToolError
         done.errors.iter().for_each(|error| eprintln!("{error}"));
     } else {
         check::show(&done.diagnostics(), locale::is_colored(), out)?;
+        // Not on standard error: autopkgtest(1) takes any output there for a failure.
+        writeln!(out, "{}", done.summary())?;
     }
     out.flush()?;
-    eprintln!("{}", done.summary());
     Ok(if done.passed() { 0 } else { INVALID_DATA })
 }
 
