@@ -35,6 +35,7 @@ pub use reason::{DaemonMemory, span, why};
 pub use subject::{InspectedProcess, InspectedProgram, LiveProcess, ParentProcess};
 use verdict::unseen;
 pub use verdict::{HierarchyState, PlacementState, Verdict, judge};
+pub(super) use view::failed;
 pub use view::{OutputOptions, show};
 
 #[derive(clap::Args)]

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use super::check;
 use super::command::{DaemonFlags, ToolError};
+use super::explain;
 use super::locale;
+use super::rule_wording::{self, RuleWording};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::rules_toml::{self, ParsedRules};
 use crate::config::test_table::RuleTest;
@@ -123,7 +125,11 @@ impl TestRun {
         };
         for test in tests {
             let verdict = bench.verdict(&test);
-            let failures = failures(&bench, &test, &verdict, Severity::Error);
+            let mut failures = failures(&bench, &test, &verdict, Severity::Error);
+            if let (Some(failure), Some(reason)) = (failures.first_mut(), mismatch(&bench, &test)) {
+                let help = failure.help.take().unwrap_or_default();
+                failure.help = Some(format!("{help}; {reason}"));
+            }
             let rule = verdict.rule.and_then(|id| bench.rule(id)).cloned();
             self.results.push(TestResult { test, verdict, rule, failures });
         }
@@ -164,6 +170,15 @@ impl TestRun {
         }
         text
     }
+}
+
+/// Returns the reason for which the rule that a test expects does not match its process.
+fn mismatch(bench: &TestBench, test: &RuleTest) -> Option<String> {
+    let (rule, miss) = bench.mismatch(test)?;
+    let words = RuleWording::new(&bench.accounts().names());
+    let name = rule_wording::name(rule).map(|name| format!("\"{name}\" at ")).unwrap_or_default();
+    let origin = rule_wording::origin(rule);
+    Some(format!("the rule {name}{origin} {}", explain::failed(miss, rule, &words)))
 }
 
 /// Compiles all rules of the host. Accounts that the tests describe precede those of the host.

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod facts;
+mod mismatch;
 mod report;
 
 use std::cmp::Reverse;
@@ -145,6 +146,11 @@ impl TestBench {
     /// Returns the names of all rules.
     fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
+    }
+
+    /// Returns the accounts of the tests.
+    pub fn accounts(&self) -> &TestAccounts {
+        &self.accounts
     }
 
     /// Evaluates a test.

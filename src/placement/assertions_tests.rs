@@ -6,6 +6,8 @@ use super::*;
 use crate::config::diagnostic::Severity;
 use crate::config::rules_toml::{ParsedRules, parse};
 use crate::policy::load::TestedFile;
+use crate::rules::context::ContextMismatch;
+use crate::rules::explain::Mismatch;
 
 const HEAD: &str = "version = 1\nrequires = \"0.2\"\n";
 
@@ -216,4 +218,109 @@ fn of_many_failures_the_first_are_reported() {
     assert_eq!(found.len(), 21);
     assert!(found.iter().all(|own| own.is_error()));
     assert_eq!(found[20].message, "30 more tests fail");
+}
+
+#[test]
+fn the_mismatch_of_the_expected_rule_is_known() {
+    let rules = [
+        rule("name = \"a\"\nuser = \"site-*\"\nexe = \"/usr/bin/php\"\ncgroup = \"s/%u\""),
+        rule(
+            "name = \"b\"\nuser = \"*\"\nunit = \"cron.service\"\nnot = { group = \"ci\" }\ncgroup = \"c\"",
+        ),
+    ];
+    for (process, assertion, expected) in [
+        ("user = \"site-a\"", "rule = \"a\"", Some(("a", Mismatch::UnknownExe))),
+        ("user = \"x\"", "expect = \"s/x\"", Some(("a", Mismatch::User))),
+        ("user = \"site-a\", exe = \"/usr/bin/php\"", "expect = \"s/site-a\"", None),
+        ("user = \"x\"", "rule = \"b\"", Some(("b", Mismatch::Context(ContextMismatch::Unit)))),
+        (
+            "user = \"x\", groups = \"ci\", unit = \"cron.service\"",
+            "rule = \"b\"",
+            Some(("b", Mismatch::NotGroup)),
+        ),
+        ("user = \"x\"", "rule = \"c\"", None),
+        ("user = \"x\"", "expect = \"none\"", None),
+    ] {
+        let test = format!("[[test]]\nprocess = {{ {process} }}\n{assertion}\n");
+        let ParsedRules { rules, tests, .. } = parsed(&format!("{HEAD}{}{test}", rules.concat()));
+        let bench = TestBench::of_file(&rules, &tests);
+        let found = bench.mismatch(&tests[0]).map(|(rule, miss)| (rule.name.to_string(), miss));
+        let expected = expected.map(|(name, miss): (&str, _)| (name.to_owned(), miss));
+        assert_eq!(found, expected, "{process} {assertion}");
+    }
+}
+
+/// A value of one of the facts that [`CRITERIA`] test.
+const FACTS: [&str; 12] = [
+    "user = \"a\"",
+    "user = \"site-b\"",
+    "user = \"root\"",
+    "user = 5",
+    "group = \"web\"",
+    "groups = [\"web\", 7]",
+    "exe = \"/usr/bin/x\"",
+    "exe = \"/usr/bin/y\"",
+    "unit = \"cron.service\"",
+    "from = \"/cgruled.slice/cgruled-pool.service/c3\"",
+    "login = \"a\"",
+    "argument = [\"p\", \"q\"]",
+];
+const CRITERIA: [&str; 10] = [
+    "user = \"a\"",
+    "user = [\"site-*\", 5]",
+    "user = \"@human\"",
+    "group = \"web\"",
+    "group = 7",
+    "exe = \"x\"",
+    "exe = \"/usr/bin/*\"",
+    "unit = \"cron.service\"",
+    "login = \"a\"",
+    "argument = \"q\"",
+];
+
+proptest::proptest! {
+    /// The functions of the daemon find the same rule as the explanation, which tries them one by one.
+    #[test]
+    fn the_first_rule_without_a_mismatch_decides(
+        rules in proptest::collection::vec(
+            (proptest::sample::subsequence(CRITERIA.to_vec(), 1..4), proptest::sample::select(CRITERIA.to_vec())),
+            1..6,
+        ),
+        facts in proptest::sample::subsequence(FACTS.to_vec(), 0..5),
+    ) {
+        let key = |text: &str| text.split(' ').next().unwrap().to_owned();
+        let unique = |texts: &[&str]| {
+            let mut seen = std::collections::BTreeSet::new();
+            let kept = texts.iter().filter(|text| seen.insert(key(text))).map(|text| (*text).to_owned());
+            kept.collect::<Vec<String>>()
+        };
+        let mut text = HEAD.to_owned();
+        for (index, (when, not)) in rules.iter().enumerate() {
+            let when = unique(when).join("\n");
+            text += &rule(&format!(
+                "name = \"r{index}\"\n{when}\nnot = {{ {not} }}\ncgroup = \"c{index}\"\nleave_units = true"
+            ));
+        }
+        let facts: Vec<String> = unique(&facts);
+        let is_both = facts.iter().any(|fact| fact.starts_with("unit"));
+        let facts = facts.iter().filter(|fact| !is_both || !fact.starts_with("from"));
+        let process = facts.cloned().collect::<Vec<_>>().join(", ");
+        for index in 0..rules.len() {
+            text += &format!("[[test]]\nprocess = {{ {process} }}\nrule = \"r{index}\"\n");
+        }
+        let ParsedRules { rules: written, tests, .. } = parsed(&text);
+        let mut bench = TestBench::of_file(&written, &tests);
+        for test in &tests {
+            let verdict = bench.verdict(test);
+            let winner = verdict.rule.and_then(|id| bench.rule(id)).map(|rule| rule.name.to_string());
+            let first = tests.iter().find(|own| {
+                let name = &own.rule.as_ref().unwrap().expected;
+                let is_compiled = bench.policy.matcher.rules().iter().any(|rule| *rule.name == **name);
+                is_compiled && bench.mismatch(own).is_none()
+            });
+            let first = first.map(|own| own.rule.clone().unwrap().expected);
+            proptest::prop_assert_eq!(&winner, &first, "{}", text);
+            proptest::prop_assert_eq!(verdict.passed(), winner == Some(test.rule.clone().unwrap().expected));
+        }
+    }
 }
