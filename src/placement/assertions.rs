@@ -24,7 +24,7 @@ use crate::policy::{Policy, User};
 use crate::rules::destination::SpecifierValues;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::{UserIdentity, resolve};
-use crate::rules::{Action, ExeFacts, PathBase, Rule, RuleId};
+use crate::rules::{Action, ExeFacts, Rule, RuleId};
 pub use accounts::{HostIds, TestAccounts};
 use facts::{TestConditions, TestStays};
 pub use report::{failures, report};
@@ -243,7 +243,7 @@ impl TestBench {
             render(&base, &target.destination, &subject.values(), &mut path);
             let span = self.hierarchies.span_of(target).0;
             let place = StayTarget { rule, span, target, path: &path };
-            if let (Some(reason), PathBase::Root) = (self.stays(&place, subject), target.below) {
+            if let Some(reason) = self.stays(&place, subject) {
                 return TestDecision::Stays(reason);
             }
             let path = path.strip_prefix(&*base).unwrap_or(&path);
@@ -267,13 +267,15 @@ impl TestBench {
             cgroup: &subject.cgroup,
         };
         loop {
-            let mut facts = TestStays { hierarchies: &self.hierarchies };
+            let mut facts =
+                TestStays { hierarchies: &self.hierarchies, has_exe: !subject.exe.is_empty() };
             match decide_move(&self.policy, target, &process, &mut facts) {
                 Ok(MoveDecision::Move(_)) => return None,
                 Ok(MoveDecision::Stay(reason)) => return Some(facts::wording(&reason)),
                 Err(Missing::User(owner)) => {
-                    let nameless = UserIdentity::nameless(owner);
-                    self.policy.meet(User::new(&self.policy.matcher, nameless, Nanos(0)));
+                    let name = self.accounts.name_of(owner).map(str::to_owned);
+                    let identity = UserIdentity { name, ..UserIdentity::nameless(owner) };
+                    self.policy.meet(User::new(&self.policy.matcher, identity, Nanos(0)));
                     self.policy.can_move(owner)?;
                 }
                 Err(Missing::Exe | Missing::Namespaces | Missing::Arguments) => return None,

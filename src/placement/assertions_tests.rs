@@ -170,6 +170,46 @@ fn a_process_may_stay_where_it_is() {
 }
 
 #[test]
+fn the_job_of_another_user_stays() {
+    let rules = rule("user = [\"site-*\", \"www\"]\ncgroup = \"x\"");
+    check(
+        &rules,
+        &[
+            ("user = \"www\", unit = \"user@500.service\" with bob.uid = 500", "stays"),
+            // No limit of that user is evaded: it is moved as well.
+            ("user = \"www\", unit = \"user@501.service\" with site-a.uid = 501", "x"),
+            ("user = \"site-b\", uid = 502, unit = \"user@502.service\"", "x"),
+            (
+                "user = \"site-b\", unit = \"user@502.service\", exe = \"/usr/lib/systemd/systemd\"",
+                "stays",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn legacy_rules_decide_too() {
+    let file = Arc::from(Path::new("/etc/cgrules.conf"));
+    let text = "alice:make cpu build/%u\n@staff cpu,memory staff/\nbob memory one\n% cpu two\n";
+    let legacy = crate::config::cgrules_conf::parse(&file, text);
+    let tests = [
+        ("user = \"alice\", exe = \"/usr/bin/make\"", "build/alice"),
+        ("user = \"alice\", group = \"staff\"", "staff"),
+        ("user = \"bob\", unit = \"web.service\"", "two"),
+        ("user = \"root\", exe = \"/usr/lib/systemd/systemd-udevd\"", "none"),
+    ];
+    let text = tests.map(|(process, path)| {
+        format!("[[test]]\nprocess = {{ {process} }}\nexpect = \"{path}\"\n")
+    });
+    let ParsedRules { tests, .. } = parsed(&format!("{HEAD}{}", text.concat()));
+    let mut bench = TestBench::of_file(&legacy.rules, &tests);
+    for test in &tests {
+        let verdict = bench.verdict(test);
+        assert!(verdict.passed(), "{}: {}", test.process, verdict.wording());
+    }
+}
+
+#[test]
 fn the_priority_orders_rules_and_a_pid_is_rendered() {
     let rules = [
         rule("user = \"*\"\ncgroup = \"late\""),

@@ -81,6 +81,12 @@ impl TestAccounts {
         }
     }
 
+    /// Returns the name of a user.
+    pub(super) fn name_of(&self, uid: Uid) -> Option<&str> {
+        let known = self.users.iter().find(|(_, own)| **own == uid);
+        known.map(|(name, _)| name.as_str())
+    }
+
     /// Returns the UID of a user, and the name if it has one.
     pub(super) fn user(&self, user: &AccountRef) -> (Uid, Option<String>) {
         match (known(&self.users, user), written_id(user)) {

@@ -55,6 +55,8 @@ impl ConditionFacts for TestConditions<'_> {
 /// Facts for the decision whether a process stays where it is.
 pub(super) struct TestStays<'a> {
     pub(super) hierarchies: &'a Hierarchies,
+    /// True if the test gives an executable.
+    pub(super) has_exe: bool,
 }
 
 impl StayFacts for TestStays<'_> {
@@ -82,10 +84,10 @@ impl StayFacts for TestStays<'_> {
         Vec::new()
     }
 
-    // A test cannot describe what makes a program the service manager of a user, so it is one by its
-    // path and cgroup.
+    // Called for a program with the path of the service manager, in its cgroup, or for an unknown
+    // program there. Process 1, which knows the manager, is not part of a test.
     fn is_user_manager(&mut self) -> Option<bool> {
-        Some(true)
+        Some(self.has_exe)
     }
 
     fn containment(&mut self) -> Result<Containment, Missing> {
