@@ -2,6 +2,7 @@
 //! moved there: the engine and the commands of the tool use the same functions. Reads no more of the process than the rules
 //! need.
 
+pub mod assertions;
 pub mod conditions;
 pub mod container;
 mod protection;

@@ -10,6 +10,17 @@ complete -c cgrulectl -n '__fish_seen_subcommand_from check' -l no-legacy -d 'do
 complete -c cgrulectl -n '__fish_seen_subcommand_from check' -l socket -rF -d 'control socket (default: /run/cgruled/control.sock)'
 complete -c cgrulectl -n '__fish_seen_subcommand_from check' -s h -l help -d 'Print help'
 complete -c cgrulectl -n '__fish_seen_subcommand_from check' -F
+complete -c cgrulectl -n __fish_use_subcommand -a test -d 'Run the tests in rule files; exit status 65 if one fails'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l all -d 'run the tests with the rules of all files of this host'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l json -d 'an array with one object per test'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l tap -d 'print the results in the Test Anything Protocol'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l config -rF -d 'settings file (default: /etc/cgruled/cgruled.toml)'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l rules -xa '(__fish_complete_directories)' -d 'read rules from this directory only; may be repeated'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l root -rF -d 'root of the rules'\'' cgroups, as --root of the daemon'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l no-legacy -d 'do not read the files of cgrulesengd'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -l socket -rF -d 'control socket (default: /run/cgruled/control.sock)'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -s h -l help -d 'Print help'
+complete -c cgrulectl -n '__fish_seen_subcommand_from test' -F
 complete -c cgrulectl -n __fish_use_subcommand -a explain -d 'Show which cgroup a process belongs in, and why it is not there'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l user -xa '(__fish_complete_users)' -d 'evaluate a hypothetical process of this user (name or UID)'
 complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -l group -xa '(__fish_complete_groups)' -d 'with this effective group (default: the user'\''s own)'

@@ -24,11 +24,11 @@ use super::locale;
 use super::rule_wording;
 use super::unread;
 use super::what_if::{WhatIfProgram, command_line, located};
-use crate::cgroup::unit::manager_uid;
+use crate::cgroup::unit::usual_cgroup;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
-use crate::event::{Gid, Pid, Uid};
+use crate::event::{Gid, Pid};
 use crate::kernel::process::ProcFs;
 use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
@@ -42,6 +42,7 @@ pub use reason::{DaemonMemory, span, why};
 pub use subject::{InspectedProcess, LiveProcess, ParentProcess};
 use verdict::unseen;
 pub use verdict::{HierarchyState, PlacementState, Verdict, judge};
+pub(super) use view::failed;
 pub use view::{OutputOptions, show};
 
 #[derive(clap::Args)]
@@ -384,17 +385,6 @@ fn ancestor(named: &OsStr) -> Result<Ancestor, ToolError> {
     let (exe, invoked) = found.map_or((path, None), |found| (found.exe, found.invoked));
     let bytes = |path: PathBuf| path.into_os_string().into_encoded_bytes().into_boxed_slice();
     Ok(Ancestor { path: bytes(exe), invoked: invoked.map(bytes), is_of_root: true })
-}
-
-/// Returns the cgroup in which systemd starts a unit, unless its file has another slice.
-fn usual_cgroup(unit: &str, uid: Uid) -> String {
-    if unit.starts_with("session-") {
-        return format!("/user.slice/user-{uid}.slice/{unit}");
-    }
-    match manager_uid(unit) {
-        Some(owner) => format!("/user.slice/user-{owner}.slice/{unit}"),
-        None => format!("/system.slice/{unit}"),
-    }
 }
 
 fn unknown(what: &str, name: &str) -> ToolError {

@@ -31,6 +31,7 @@ mod rows;
 mod rule_wording;
 mod run;
 mod status;
+pub mod test;
 mod time_limit;
 mod top;
 mod unread;

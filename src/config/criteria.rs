@@ -1,5 +1,6 @@
 //! Converts the values of the criteria of a rule to tests; it resolves no names.
 
+pub(super) mod account;
 mod container;
 mod context;
 mod exe;

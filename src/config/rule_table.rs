@@ -34,7 +34,7 @@ pub const RULE_KEYS: [&str; 19] = [
 ];
 
 /// A rule as written, with unresolved names and not yet sorted among the rules of other files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WrittenRule {
     /// The rule, with names that are not yet resolved.
     pub rule: Rule,

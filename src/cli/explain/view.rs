@@ -325,7 +325,7 @@ fn row(at: usize, rule: &Rule, text: String, target: String, mark: char, is_full
 }
 
 /// Returns the criterion that did not match, as text.
-fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
+pub(in crate::cli) fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
     match miss {
         Mismatch::User => format!("needs user {}", words.users(&rule.when)),
         Mismatch::Group => format!("needs group {}", words.groups(&rule.when)),
