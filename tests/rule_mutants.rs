@@ -15,8 +15,20 @@ use cgruled::cli::test::TestRun;
 const CAUGHT: usize = 95;
 /// The keys of a rule whose values decide about a process. The priority is not among them: it orders
 /// rules of several files.
-const KEYS: [&str; 9] =
-    ["user", "group", "exe", "unit", "from", "login", "argument", "not", "leave_units"];
+const KEYS: [&str; 12] = [
+    "user",
+    "group",
+    "exe",
+    "unit",
+    "from",
+    "below",
+    "container",
+    "login",
+    "argument",
+    "not",
+    "leave_units",
+    "containers",
+];
 
 /// A change of one line.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::event::Uid;
-use crate::rules::container::{ContainerEngine, ContainerId};
+use crate::rules::container::{ContainerEngine, ContainerId, ID_DIGITS, MIN_ID_DIGITS};
 
 /// Container as the path of a cgroup names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +149,24 @@ fn slice_user(name: &[u8]) -> Option<Uid> {
     let uid: u32 = digits.parse().ok()?;
     // No sign and no leading zeros: systemd writes none.
     (uid.to_string() == digits).then_some(Uid(uid))
+}
+
+/// Returns the cgroup in which an engine usually starts a container. A name that is no ID gets one of zeros.
+pub fn usual_cgroup(engine: ContainerEngine, owner: Uid, name: &str) -> String {
+    let is_hex = name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = is_hex && (MIN_ID_DIGITS..=ID_DIGITS).contains(&name.len());
+    let digits = if is_id { name } else { "" };
+    let id = format!("{digits:0<ID_DIGITS$}");
+    let user = format!("/user.slice/user-{owner}.slice/user@{owner}.service/user.slice");
+    let (slice, cgroup) = match engine {
+        ContainerEngine::Docker => ("/system.slice", format!("docker-{id}.scope")),
+        ContainerEngine::Podman => ("/machine.slice", format!("libpod-{id}.scope")),
+        ContainerEngine::Lxc => ("", format!("lxc.payload.{name}")),
+        ContainerEngine::Nspawn => ("/machine.slice", format!("systemd-nspawn@{name}.service")),
+        ContainerEngine::Kubernetes => ("", format!("kubepods/pod{name}/{id}")),
+    };
+    let slice = if owner.0 == 0 { slice } else { &user };
+    format!("{slice}/{cgroup}")
 }
 
 fn between<'t>(text: &'t [u8], start: &[u8], end: &[u8]) -> Option<&'t [u8]> {

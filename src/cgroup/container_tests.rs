@@ -129,3 +129,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_usual_cgroup_shows_the_container() {
+    for engine in ContainerEngine::ALL {
+        for owner in [0, 1000] {
+            for name in ["web", "0123456789ab"] {
+                let path = usual_cgroup(engine, Uid(owner), name);
+                let found = PathContainer::of(path.as_bytes()).unwrap();
+                assert_eq!(found.engine, engine, "{path}");
+                assert_eq!(found.owner, (owner != 0).then_some(Uid(owner)), "{path}");
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Parses one `[[test]]` of a rule file: a process and what the rules must decide about it. It
 //! decides nothing and resolves no names.
 
+mod container;
 mod process;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::rules::context::TextTest;
 use crate::rules::destination::Specifier;
 use crate::rules::glob::Glob;
 
+pub use container::TestContainer;
 pub use process::{PROCESS_KEYS, TestProcess};
 
 /// The keys of a test.

@@ -39,7 +39,7 @@ cgroup = "a"
 [[test]]
 name = "pool"
 process = {{ user = "site-a", group = 33, groups = ["web", "7"], exe = "/usr/bin/php", invoked = "/bin/x",
-  unit = "php.service", login = 1000, argument = ["a", ""], pid = 12 }}
+  unit = "php.service", below = ["/usr/sbin/sshd", "/bin/sh"], login = 1000, argument = ["a", ""], pid = 12 }}
 expect = "/sites/*/"
 rule = "one"
 [test.users]
@@ -67,6 +67,8 @@ cpu.weight = 5
         invoked: Some("/bin/x".to_owned()),
         unit: Some("php.service".to_owned()),
         from: None,
+        below: vec!["/usr/sbin/sshd".to_owned(), "/bin/sh".to_owned()],
+        container: None,
         login: Some(AccountRef::Id(1000)),
         arguments: vec!["a".to_owned(), String::new()],
         pid: Pid::new(12),
@@ -113,6 +115,21 @@ fn faults_of_a_test() {
         ("process = {}\nexpect = \"[a\"", "5:10: "),
         ("process = {}\nexpct = \"a\"\nrule = \"x\"", "5:1: unknown key \"expct\""),
         ("process = { usr = 5 }\nrule = \"x\"", "4:13: unknown key \"usr\""),
+        (
+            "process = { from = \"/a\", container = \"lxc:a\" }\nrule = \"x\"",
+            "4:38: process with both from and container",
+        ),
+        ("process = { container = \"lxc\" }\nrule = \"x\"", "4:25: \"lxc\" is not one container"),
+        ("process = { container = \"x:a\" }\nrule = \"x\"", "4:25: \"x:a\" is not one container"),
+        (
+            "process = { container = \"lxc:a*\" }\nrule = \"x\"",
+            "4:25: \"lxc:a*\" is not one container",
+        ),
+        (
+            "process = { container = \"lxc@a*:a\" }\nrule = \"x\"",
+            "4:25: \"lxc@a*:a\" is not one user",
+        ),
+        ("process = { below = \"sshd\" }\nrule = \"x\"", "4:21: below must be an absolute path"),
         ("process = { user = \"a*\" }\nrule = \"x\"", "4:20: \"a*\" is not one user"),
         ("process = { user = \"1-2\" }\nrule = \"x\"", "4:20: \"1-2\" is not one user"),
         ("process = { user = \"a:b\" }\nrule = \"x\"", "4:20: invalid user name \"a:b\""),

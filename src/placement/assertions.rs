@@ -13,14 +13,16 @@ use std::sync::Arc;
 use super::conditions::Conditions;
 use super::stay::{MoveDecision, StaySubject, StayTarget, decide_move};
 use super::{Choice, KnownExe, Missing, decide, render};
+use crate::cgroup::container;
 use crate::cgroup::host::{ManagedRoots, POOL_PATH};
 use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use crate::cgroup::unit::usual_cgroup;
 use crate::config::rules_toml::WrittenRule;
-use crate::config::test_table::{ExpectedDecision, RuleTest};
+use crate::config::test_table::{ExpectedDecision, RuleTest, TestContainer};
 use crate::event::{Gid, Nanos, Pid, Uid};
 use crate::kernel::program::ExeInfo;
 use crate::policy::{Policy, User};
+use crate::rules::ancestry::Ancestor;
 use crate::rules::destination::SpecifierValues;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::{UserIdentity, resolve};
@@ -104,8 +106,16 @@ struct TestSubject {
     invoked: Option<String>,
     /// Text of its `/proc/PID/cgroup`.
     cgroup: Vec<u8>,
+    ancestors: Arc<[Ancestor]>,
+    container: Option<SubjectContainer>,
     login: Option<(Uid, Option<String>)>,
     arguments: Option<Vec<u8>>,
+}
+
+/// Container of the process of a test.
+struct SubjectContainer {
+    owner: Uid,
+    name: String,
 }
 
 impl TestBench {
@@ -190,8 +200,15 @@ impl TestBench {
         let mut listed_in: Vec<Gid> = listed.map(|group| self.accounts.group(group).0).collect();
         listed_in.sort_unstable();
         listed_in.dedup();
-        let cgroup = process.from.clone();
-        let cgroup = cgroup.or_else(|| process.unit.as_deref().map(|unit| usual_cgroup(unit, uid)));
+        let unit = process.unit.as_deref().map(|unit| usual_cgroup(unit, uid));
+        let container = process.container.as_ref().map(|own| self.container(own));
+        let (of_container, container) = container.unzip();
+        let cgroup = process.from.clone().or(unit).or(of_container);
+        let ancestors = process.below.iter().map(|path| Ancestor {
+            path: path.as_bytes().into(),
+            invoked: None,
+            is_of_root: true,
+        });
         let exe = process.exe.clone().unwrap_or_default();
         let arguments = process.exe.as_ref().map(|exe| {
             let first = process.invoked.as_ref().unwrap_or(exe);
@@ -206,16 +223,29 @@ impl TestBench {
             exe,
             invoked: process.invoked.clone(),
             cgroup: cgroup.map(|path| format!("0::{path}\n").into_bytes()).unwrap_or_default(),
+            ancestors: ancestors.collect(),
+            container,
             login: process.login.as_ref().map(|login| self.accounts.user(login)),
             arguments,
         }
     }
 
+    /// Returns the cgroup in which the engine of a container usually starts it, and the container.
+    fn container(&self, given: &TestContainer) -> (String, SubjectContainer) {
+        let owner = given.owner.as_ref().map_or(Uid(0), |owner| self.accounts.user(owner).0);
+        let cgroup = container::usual_cgroup(given.engine, owner, &given.name);
+        (cgroup, SubjectContainer { owner, name: given.name.clone() })
+    }
+
+    /// Returns the facts for the conditions of rules.
+    fn conditions<'a>(&'a self, subject: &'a TestSubject) -> TestConditions<'a> {
+        TestConditions { hierarchies: &self.hierarchies, accounts: &self.accounts, subject }
+    }
+
     fn first_match(&self, subject: &TestSubject) -> Option<RuleId> {
         let matcher = &self.policy.matcher;
         let user = User::new(matcher, subject.identity.clone(), Nanos(0));
-        let facts = TestConditions { hierarchies: &self.hierarchies, subject };
-        let mut conditions = Conditions::new(&self.policy.context, facts);
+        let mut conditions = Conditions::new(&self.policy.context, self.conditions(subject));
         let ids = (subject.identity.uid, subject.gid);
         let choice = decide(matcher, &user, ids, subject.known_exe(), |id, rule| {
             conditions.test(id, rule).map(|mismatch| mismatch.is_none())
@@ -267,8 +297,7 @@ impl TestBench {
             cgroup: &subject.cgroup,
         };
         loop {
-            let mut facts =
-                TestStays { hierarchies: &self.hierarchies, has_exe: !subject.exe.is_empty() };
+            let mut facts = TestStays(self.conditions(subject));
             match decide_move(&self.policy, target, &process, &mut facts) {
                 Ok(MoveDecision::Move(_)) => return None,
                 Ok(MoveDecision::Stay(reason)) => return Some(facts::wording(&reason)),

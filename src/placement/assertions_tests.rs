@@ -79,6 +79,27 @@ fn users_need_not_exist() {
 }
 
 #[test]
+fn ancestors_and_containers_are_facts() {
+    check(
+        &[
+            rule("below = \"sshd\"\ncgroup = \"ssh\""),
+            rule("container = [\"docker:web\", \"podman@alice:*\"]\ncgroup = \"c\"\ncontainers = true\nleave_units = true"),
+            rule("container = true\ncgroup = \"d\""),
+        ]
+        .concat(),
+        &[
+            ("user = \"a\", below = [\"/bin/sh\", \"/usr/sbin/sshd\"]", "ssh"),
+            ("user = \"a\", below = \"/usr/sbin/cron\"", "none"),
+            ("user = \"a\", exe = \"/usr/sbin/sshd\"", "none"),
+            ("user = \"a\", container = \"docker:web\"", "c"),
+            ("user = \"alice\", container = \"podman@alice:x\"", "c"),
+            ("user = \"bob\", container = \"podman@bob:x\"", "none"),
+            ("user = \"a\", container = \"lxc:web\"", "stays"),
+        ],
+    );
+}
+
+#[test]
 fn a_user_of_digits_has_the_uid_of_its_account() {
     let rules = rule("user = \"2023\"\ncgroup = \"d/%U\"");
     let account = "user = \"2023\" with 2023.uid = 70000";

@@ -6,9 +6,9 @@ use super::{Rule, UserTest};
 use crate::event::Uid;
 
 /// Number of digits of the ID of a container.
-const ID_DIGITS: usize = 64;
+pub const ID_DIGITS: usize = 64;
 /// Minimum number of digits with which a rule can name a container by its ID; engines show so many.
-const MIN_ID_DIGITS: usize = 12;
+pub const MIN_ID_DIGITS: usize = 12;
 
 /// A program that runs containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +78,15 @@ impl ContainerId {
     pub fn shown(&self) -> &str {
         std::str::from_utf8(&self.0[..MIN_ID_DIGITS]).unwrap_or_default()
     }
+}
+
+/// Splits `ENGINE:NAME` or `ENGINE@OWNER:NAME` into these parts.
+pub fn split_container(text: &str) -> Option<(&str, Option<&str>, &str)> {
+    let (kind, name) = text.split_once(':')?;
+    Some(match kind.split_once('@') {
+        Some((engine, owner)) => (engine, Some(owner), name),
+        None => (kind, None, name),
+    })
 }
 
 /// A container whose name is in the files of its engine.

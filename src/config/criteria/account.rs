@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{IdOrName, id_or_name};
+use super::{IdOrName, id_or_name, named_ids};
 use crate::config::table::{TomlSection, Value, shortened};
 
 /// A user or a group.
@@ -31,7 +31,28 @@ pub(in crate::config) fn account(
     key: &str,
     piece: &mut TomlSection<'_, '_>,
 ) -> Option<AccountRef> {
-    Some(match id_or_name(value, key, piece)? {
+    let read = id_or_name(value, key, piece)?;
+    one_account(read, value, key, piece)
+}
+
+/// Reads the name or ID of one user or group in a part of a value.
+pub(in crate::config) fn account_named(
+    value: &Value<'_>,
+    text: &str,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<AccountRef> {
+    let read = named_ids(value, text, key, piece)?;
+    one_account(read, value, key, piece)
+}
+
+fn one_account(
+    read: IdOrName,
+    value: &Value<'_>,
+    key: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<AccountRef> {
+    Some(match read {
         IdOrName::Name(name) => AccountRef::Name(name),
         IdOrName::NameOrId(name, id) => AccountRef::NameOrId(name, id),
         IdOrName::Ids(first, last) if first == last => AccountRef::Id(first),

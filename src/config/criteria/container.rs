@@ -4,7 +4,7 @@ use toml::de::DeTable;
 
 use super::{NameRef, each, glob, is_pattern, mention_users, named_ids, tests, user_test};
 use crate::config::table::{TomlSection, Value, did_you_mean, shortened};
-use crate::rules::container::{ContainerEngine, ContainerTest, LeaveContainers};
+use crate::rules::container::{ContainerEngine, ContainerTest, LeaveContainers, split_container};
 use crate::rules::context::TextTest;
 use crate::rules::glob::Glob;
 
@@ -81,7 +81,7 @@ fn container(
         return None;
     }
     let text = piece.string(value, key)?;
-    let Some((kind, name)) = text.split_once(':') else {
+    let Some((engine_name, owner, name)) = split_container(text) else {
         let help = match ContainerEngine::of_name(text) {
             Some(_) => format!("write \"{text}:*\" for all of its containers"),
             None => format!("write the engine before it: \"docker:{}\"", shortened(text)),
@@ -89,10 +89,6 @@ fn container(
         let message = format!("\"{}\" is not a container", shortened(text));
         piece.error_help(value.span(), message, help);
         return None;
-    };
-    let (engine_name, owner) = match kind.split_once('@') {
-        Some((engine, owner)) => (engine, Some(owner)),
-        None => (kind, None),
     };
     let engine = engine(value, text, engine_name, piece)?;
     let owner = match owner {

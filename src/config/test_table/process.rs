@@ -5,6 +5,7 @@ use std::fmt;
 
 use toml::de::DeTable;
 
+use super::container::{TestContainer, container};
 use super::{MAX_TESTS, uid};
 use crate::config::criteria::account::{AccountRef, account};
 use crate::config::table::{TomlSection, Value, alternatives, shortened};
@@ -12,8 +13,20 @@ use crate::event::{Pid, Uid};
 use crate::rules::context::UNIT_ENDINGS;
 
 /// The keys of the process of a test.
-pub const PROCESS_KEYS: [&str; 11] = [
-    "user", "uid", "group", "groups", "exe", "invoked", "unit", "from", "login", "argument", "pid",
+pub const PROCESS_KEYS: [&str; 13] = [
+    "user",
+    "uid",
+    "group",
+    "groups",
+    "exe",
+    "invoked",
+    "unit",
+    "from",
+    "below",
+    "container",
+    "login",
+    "argument",
+    "pid",
 ];
 
 /// A process about which rules decide.
@@ -35,6 +48,10 @@ pub struct TestProcess {
     pub unit: Option<String>,
     /// The cgroup in which the process is.
     pub from: Option<String>,
+    /// The paths of the programs that its ancestors of root run.
+    pub below: Vec<String>,
+    /// The container in which the process is.
+    pub container: Option<TestContainer>,
     /// The user who logged in.
     pub login: Option<AccountRef>,
     /// The arguments of the program after its name.
@@ -55,6 +72,8 @@ impl fmt::Display for TestProcess {
             ("invoked", self.invoked.clone()),
             ("unit", self.unit.clone()),
             ("from", self.from.clone()),
+            ("below", listed(&self.below)),
+            ("container", self.container.as_ref().map(ToString::to_string)),
             ("login", self.login.as_ref().map(ToString::to_string)),
             ("argument", listed(&self.arguments)),
             ("pid", self.pid.map(|pid| pid.to_string())),
@@ -79,8 +98,11 @@ fn listed(values: &[impl ToString]) -> Option<String> {
 pub(super) fn read(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<TestProcess> {
     let Some(table) = piece.table(value, "process") else { return Vec::new() };
     piece.only_keys(table, &PROCESS_KEYS);
-    if let (Some(value), true) = (table.get("from"), table.contains_key("unit")) {
-        piece.error_help(value.span(), "process with both unit and from", "remove one of them");
+    for [one, other] in [["unit", "from"], ["unit", "container"], ["from", "container"]] {
+        if let (Some(value), true) = (table.get(other), table.contains_key(one)) {
+            let message = format!("process with both {one} and {other}");
+            piece.error_help(value.span(), message, "remove one of them");
+        }
     }
     if let (Some(value), false) = (table.get("invoked"), table.contains_key("exe")) {
         let help = "exe is the path of the interpreter of a script, or of the target of a link";
@@ -90,6 +112,7 @@ pub(super) fn read(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<Te
         uid: table.get("uid").and_then(|value| uid(value, piece)),
         group: table.get("group").and_then(|value| account(value, "group", piece)),
         groups: table.get("groups").map(|value| super::groups(value, piece)).unwrap_or_default(),
+        below: each(table, "below", piece, path),
         arguments: table.get("argument").map(|value| arguments(value, piece)).unwrap_or_default(),
         pid: table.get("pid").and_then(|value| pid(value, piece)),
         ..TestProcess::default()
@@ -105,6 +128,8 @@ pub(super) fn read(value: &Value<'_>, piece: &mut TomlSection<'_, '_>) -> Vec<Te
     all = combined(all, &units, |process, unit| process.unit = Some(unit));
     let places = each(table, "from", piece, path);
     all = combined(all, &places, |process, path| process.from = Some(path));
+    let containers = each(table, "container", piece, container);
+    all = combined(all, &containers, |process, own| process.container = Some(own));
     let logins = each(table, "login", piece, account);
     combined(all, &logins, |process, user| process.login = Some(user))
 }

@@ -45,7 +45,8 @@ impl TestAccounts {
         for test in tests {
             let process = &test.process;
             let own = test.users.keys().map(String::as_str);
-            let named = [&process.user, &process.login].into_iter().flatten();
+            let owner = process.container.as_ref().and_then(|own| own.owner.as_ref());
+            let named = [&process.user, &process.login].into_iter().flatten().chain(owner);
             for name in own.chain(named.filter_map(plain_name)) {
                 found.add_user(name, users);
             }

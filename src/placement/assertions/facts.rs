@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::TestSubject;
+use super::{SubjectContainer, TestAccounts, TestSubject};
 use crate::cgroup::mounts::Hierarchies;
 use crate::event::{Pid, Uid};
 use crate::kernel::container::Containment;
@@ -19,6 +19,7 @@ use crate::rules::container::ContainerKey;
 /// Facts for the conditions of rules.
 pub(super) struct TestConditions<'a> {
     pub(super) hierarchies: &'a Hierarchies,
+    pub(super) accounts: &'a TestAccounts,
     pub(super) subject: &'a TestSubject,
 }
 
@@ -32,7 +33,7 @@ impl ConditionFacts for TestConditions<'_> {
     }
 
     fn ancestors(&mut self) -> Arc<[Ancestor]> {
-        Arc::default()
+        Arc::clone(&self.subject.ancestors)
     }
 
     fn login(&mut self) -> Option<Uid> {
@@ -59,7 +60,11 @@ impl ContainerFacts for TestConditions<'_> {
     }
 
     fn containment(&mut self) -> Result<Containment, Missing> {
-        Ok(Containment::Host)
+        Ok(match &self.subject.container {
+            None => Containment::Host,
+            Some(SubjectContainer { owner: Uid(0), .. }) => Containment::Container,
+            Some(own) => Containment::OfUser(own.owner),
+        })
     }
 
     fn is_in_namespace_of_root(&mut self) -> bool {
@@ -70,21 +75,19 @@ impl ContainerFacts for TestConditions<'_> {
         uid
     }
 
-    fn user_name(&mut self, _: Uid) -> Result<Option<String>, Missing> {
-        Ok(self.subject.login.as_ref().and_then(|(_, name)| name.clone()))
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        let login = self.subject.login.as_ref().filter(|(own, _)| *own == uid);
+        let name = login.and_then(|(_, name)| name.as_deref());
+        Ok(name.or_else(|| self.accounts.name_of(uid)).map(str::to_owned))
     }
 
     fn container_name(&mut self, _: ContainerKey) -> Result<Option<String>, Missing> {
-        Ok(None)
+        Ok(self.subject.container.as_ref().map(|own| own.name.clone()))
     }
 }
 
 /// Facts for the decision whether a process stays where it is.
-pub(super) struct TestStays<'a> {
-    pub(super) hierarchies: &'a Hierarchies,
-    /// True if the test gives an executable.
-    pub(super) has_exe: bool,
-}
+pub(super) struct TestStays<'a>(pub(super) TestConditions<'a>);
 
 impl StayFacts for TestStays<'_> {
     fn runs_systemd(&self) -> bool {
@@ -110,45 +113,46 @@ impl StayFacts for TestStays<'_> {
     // Called for a program with the path of the service manager, in its cgroup, or for an unknown
     // program there. Process 1, which knows the manager, is not part of a test.
     fn is_user_manager(&mut self) -> Option<bool> {
-        Some(self.has_exe)
+        Some(!self.0.subject.exe.is_empty())
     }
 
     fn is_alone_in(&self, _: &str) -> bool {
         false
     }
 
+    // Without a container the process may leave each cgroup that is not of a unit.
     fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
-        None
+        self.0.subject.container.as_ref().map(|own| own.owner)
     }
 }
 
 impl ContainerFacts for TestStays<'_> {
     fn hierarchies(&self) -> &Hierarchies {
-        self.hierarchies
+        self.0.hierarchies()
     }
 
-    fn sole_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
-        Some(Uid(0))
+    fn sole_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        self.0.sole_owner(hierarchy, path)
     }
 
     fn containment(&mut self) -> Result<Containment, Missing> {
-        Ok(Containment::Host)
+        self.0.containment()
     }
 
     fn is_in_namespace_of_root(&mut self) -> bool {
-        false
+        self.0.is_in_namespace_of_root()
     }
 
     fn accountable(&self, uid: Uid) -> Uid {
-        uid
+        self.0.accountable(uid)
     }
 
-    fn user_name(&mut self, _: Uid) -> Result<Option<String>, Missing> {
-        Ok(None)
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        self.0.user_name(uid)
     }
 
-    fn container_name(&mut self, _: ContainerKey) -> Result<Option<String>, Missing> {
-        Ok(None)
+    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
+        self.0.container_name(key)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Finds the criterion that keeps the rule which a failed test expects from matching. Must not be used for
 //! the verdict.
 
-use super::facts::TestConditions;
 use super::{TestBench, TestSubject};
 use crate::config::test_table::{ExpectedDecision, RuleTest};
 use crate::placement::conditions::Conditions;
@@ -16,8 +15,7 @@ impl TestBench {
         let rules = self.policy.matcher.rules();
         let (id, rule) = (0..).map(RuleId).zip(rules).find(|(_, rule)| is_expected(rule, test))?;
         let subject = self.subject(test);
-        let facts = TestConditions { hierarchies: &self.hierarchies, subject: &subject };
-        let mut conditions = Conditions::new(&self.policy.context, facts);
+        let mut conditions = Conditions::new(&self.policy.context, self.conditions(&subject));
         let one = std::slice::from_ref(rule);
         let trace = walk(one, &subject.identity, &subject.facts(), |_, rule| {
             conditions.test(id, rule).unwrap_or(Some(Mismatch::Circumstances))
