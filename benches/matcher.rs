@@ -284,7 +284,7 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
         not: not.into(),
         exe_anywhere,
         leave_units,
-        moves_containers: false,
+        leave_containers: cgruled::rules::container::LeaveContainers::No,
         action,
     }
 }

@@ -50,8 +50,8 @@ use wake_timer::WakeTimer;
 
 pub use check::{check, missing, missing_rules, policy, survey};
 pub use failure::DaemonError;
-pub use options::{ControlPath, DaemonOptions, LifecycleHooks};
-use options::{external_moves, levels, outputs, settings, sources};
+pub use options::{ControlPath, DaemonOptions, LifecycleHooks, sources};
+use options::{external_moves, levels, outputs, settings};
 pub use prepared::PreparedDaemon;
 
 /// Runs the daemon until a signal stops it.

@@ -2,7 +2,9 @@
 //! moved there: the engine and the commands of the tool use the same functions. Reads no more of the process than the rules
 //! need.
 
+pub mod assertions;
 pub mod conditions;
+pub mod container;
 mod protection;
 pub mod stay;
 
@@ -11,6 +13,7 @@ use crate::kernel::program::ExeInfo;
 use crate::policy::User;
 use crate::policy::ancestor_programs::ProgramSet;
 use crate::policy::load::Subordinates;
+use crate::rules::container::ContainerKey;
 use crate::rules::destination::{Destination, SpecifierValues};
 use crate::rules::matcher::Matcher;
 use crate::rules::{Facts, Rule, RuleId};
@@ -60,8 +63,10 @@ pub enum Missing {
     Namespaces,
     /// The arguments of its program.
     Arguments,
-    /// The name and groups of this user: the one below whose service manager the process is, or who
-    /// logged in.
+    /// The name of a container.
+    ContainerName(ContainerKey),
+    /// The name and groups of this user: the one below whose service manager the process is, who logged in,
+    /// or who created its container.
     User(Uid),
 }
 

@@ -14,7 +14,7 @@ use std::process::Command as Process;
 
 use cgruled::cli::command::definition;
 use cgruled::config::daemon_toml::changes::Effect;
-use cgruled::config::{daemon_toml, rules_toml};
+use cgruled::config::{daemon_toml, rules_toml, test_table};
 use cgruled::control::protocol::{
     HistoryEntry, ProcessReport, ReloadReply, WatchMessage, WatchedDecision,
 };
@@ -501,6 +501,9 @@ fn the_pages_of_the_files_have_each_key() {
     expect("cgruled.toml.5", parts.iter().map(String::as_str));
     expect("cgruled-rules.5", rules_toml::FILE_KEYS);
     expect("cgruled-rules.5", rules_toml::RULE_KEYS);
+    expect("cgruled-rules.5", test_table::TEST_KEYS);
+    expect("cgruled-rules.5", test_table::PROCESS_KEYS);
+    expect("cgruled-rules.5", test_table::ACCOUNT_KEYS);
     expect("cgruled-rules.5", GROUP_KEYS);
 }
 
@@ -632,6 +635,9 @@ fn public_names_are_kept() {
     add("settings", &mut daemon_toml::LOG_KEYS.iter().map(|key| format!("log.{key}")));
     add("rules", &mut rules_toml::FILE_KEYS.iter().map(|key| (*key).to_owned()));
     add("rules", &mut rules_toml::RULE_KEYS.iter().map(|key| format!("rule.{key}")));
+    add("rules", &mut test_table::TEST_KEYS.iter().map(|key| format!("test.{key}")));
+    add("rules", &mut test_table::PROCESS_KEYS.iter().map(|key| format!("test.process.{key}")));
+    add("rules", &mut test_table::ACCOUNT_KEYS.iter().map(|key| format!("test.users.{key}")));
     add("rules", &mut GROUP_KEYS.iter().map(|key| format!("cgroup.{key}")));
     add(
         "journal",
@@ -664,12 +670,14 @@ fn public_names_are_kept() {
 fn the_page_of_cgrulectl_has_each_field_of_the_commands() {
     let directory = tempfile::tempdir().unwrap();
     let rules = "version = 1\n[[rule]]\nuser = 0\nexe = \"/x\"\ncgroup = \"a\"\n[[rule]]\nuser = 0\n\
-                 cgroup = \"b\"\n[[rule]]\nuser = 0\ncgroup = \"c\"\nnonsense = 1\n";
+                 cgroup = \"b\"\n[[rule]]\nuser = 0\ncgroup = \"c\"\nnonsense = 1\n\
+                 [[test]]\nprocess = { user = \"root\" }\nexpect = \"x\"\n";
     let file = directory.path().join(OsStr::from_bytes(b"50-\xff\n.toml"));
     fs::write(&file, rules).unwrap();
     let mut names = BTreeSet::new();
     for line in [
         "check --json",
+        "test --json",
         "list --json",
         "explain --json --user 0",
         "explain --json 4000000 1",

@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cgruled::cli::test::TestRun;
 use cgruled::config::diagnostic::{Diagnostic, Severity};
 use cgruled::config::{daemon_toml, rules_toml};
 
@@ -52,7 +53,16 @@ fn examples_are_right_once_uncommented() {
         assert!(parsed.diagnostics.is_empty(), "{}", shown(&parsed.diagnostics));
         assert_eq!(parsed.rules.len(), text.matches("[[rule]]").count(), "{name}");
         assert!(!parsed.rules.is_empty(), "{name}");
+        assert!(!parsed.tests.is_empty(), "{name} has no tests");
+        assert_tests_pass(&name, &text);
     }
+}
+
+/// Runs the tests in a text as `cgrulectl test` does.
+fn assert_tests_pass(name: &str, text: &str) {
+    let mut run = TestRun::default();
+    run.add_file(&Arc::from(Path::new(name)), text.as_bytes());
+    assert!(run.passed(), "{}", shown(&run.diagnostics()));
 }
 
 /// Returns the TOML blocks of a Markdown file or of a manual page.
@@ -71,14 +81,25 @@ fn blocks(name: &str) -> Vec<String> {
 
 #[test]
 fn toml_in_the_documents_is_right() {
-    let names = ["README.md", "packaging/man/cgruled-rules.5", "packaging/man/cgruled.toml.5"];
+    let names = [
+        "README.md",
+        "packaging/doc/packagers.md",
+        "packaging/man/cgruled-rules.5",
+        "packaging/man/cgruled.toml.5",
+    ];
     for name in names {
         let (file, blocks) = (Arc::from(Path::new(name)), blocks(name));
-        let mut shows_defaults = name.ends_with("rules.5");
+        let mut shows_defaults = name.ends_with("rules.5") || name.ends_with("packagers.md");
         for block in &blocks {
             let headers = ["[[rule]]", "[cgroup.", "[unit."];
             let diagnostics = if headers.iter().any(|header| block.contains(header)) {
-                rules_toml::parse(&file, block).diagnostics
+                let parsed = rules_toml::parse(&file, block);
+                // A complete file, not a part of one.
+                let is_complete = block.starts_with("version = 1") && !parsed.rules.is_empty();
+                let has_tests = !parsed.tests.is_empty();
+                assert!(!is_complete || has_tests, "{name}: no tests: {block}");
+                assert_tests_pass(name, block);
+                parsed.diagnostics
             } else {
                 let (settings, diagnostics) = daemon_toml::parse(&file, block);
                 let shows_all = block.contains("recheck");
@@ -88,7 +109,8 @@ fn toml_in_the_documents_is_right() {
             let has_errors = diagnostics.iter().any(|one| one.severity == Severity::Error);
             assert!(!has_errors, "{name}: {block}\n{}", shown(&diagnostics));
         }
-        assert!(blocks.len() > 2, "{name}: {blocks:?}");
+        let fewest = if name.ends_with("packagers.md") { 1 } else { 3 };
+        assert!(blocks.len() >= fewest, "{name}: {blocks:?}");
         assert!(shows_defaults, "the settings in {name} are not the defaults");
     }
 }

@@ -32,7 +32,7 @@ fn rule(when: Criteria, not: Criteria, exe_anywhere: bool) -> Rule {
         not: not.into(),
         exe_anywhere,
         leave_units: LeaveUnits::No,
-        moves_containers: false,
+        leave_containers: cgruled::rules::container::LeaveContainers::No,
         action: Action::ignore(),
     }
 }

@@ -1,4 +1,5 @@
-//! Compares the output of `cgrulectl` for directories of rule files with the expected text.
+//! Compares the output of `cgrulectl` for directories of rule files, and of `cgrulectl test` if they
+//! have tests, with the expected text.
 //! `UPDATE_GOLDEN=1` writes the present output: review the difference before a commit.
 //!
 //! `asks.txt` of a case has one process per line for `explain`: `USER:GROUP EXE`. A live process has
@@ -25,10 +26,12 @@ use cgruled::cli::explain::{
     DaemonMemory, Explained, InspectedProcess, LiveProcess, OutputOptions, ParentProcess, judge,
     show, why,
 };
+use cgruled::cli::test::{self, TestRun};
 use cgruled::cli::{cat, check, list};
 use cgruled::control::protocol::{HistoryEntry, ProcessReport};
 use cgruled::event::Pid;
 use cgruled::kernel::process::ProcFs;
+use cgruled::placement::assertions;
 use cgruled::policy::rebuild::{LoadedConfig, PolicyBuilder};
 
 #[test]
@@ -46,6 +49,13 @@ fn run(cases: &Path, case: &Path) -> String {
     check::show(&diagnostics, false, &mut out).unwrap();
     out.extend(format!("{}\n\n$ cat\n", check::summary(&survey, &diagnostics)).bytes());
     cat::show(&survey.loaded, &mut out).unwrap();
+    let tests = tests(&survey);
+    if !tests.results.is_empty() {
+        out.extend(b"\n$ test\n");
+        check::show(&tests.diagnostics(), false, &mut out).unwrap();
+        out.extend(format!("{}\n\n$ test --tap\n", tests.summary()).bytes());
+        test::tap(&tests, &mut out).unwrap();
+    }
     let asks = fs::read(case.join("asks.txt")).unwrap_or_default();
     for line in String::from_utf8(asks).unwrap().lines() {
         out.extend(format!("\n$ explain {line}\n").bytes());
@@ -70,7 +80,19 @@ fn survey(copy: &Copy) -> LoadedConfig {
     };
     let hierarchies = Arc::new(Hierarchies::new(vec![unified]));
     let (sources, service) = (copy.sources.clone(), copy.service.clone());
-    PolicyBuilder::new(sources, service, hierarchies, ManagedRoots::default()).survey()
+    let builder = PolicyBuilder::new(sources, service, hierarchies, ManagedRoots::default());
+    builder.with_tests(assertions::report, false).survey()
+}
+
+/// Runs the tests in the TOML files.
+fn tests(survey: &LoadedConfig) -> TestRun {
+    let mut run = TestRun::default();
+    for (path, bytes) in &survey.loaded.contents {
+        if path.extension().is_some_and(|extension| extension == "toml") && !bytes.is_empty() {
+            run.add_file(path, bytes);
+        }
+    }
+    run
 }
 
 /// Explains the process in a line of `asks.txt`.
@@ -212,6 +234,95 @@ fn explain_needs_the_named_directories() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(65), "{errors}");
     assert!(errors.contains(absent.to_str().unwrap()), "{errors}");
+}
+
+/// Checks the exit codes and the output of `cgrulectl test`, which needs neither a daemon nor accounts.
+#[test]
+fn tests_end_as_documented() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, format!("version = 1\nrequires = \"0.2\"\n{text}")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rule = "[[rule]]\nname = \"no such user\"\nuser = \"cgt-nobody\"\ncgroup = \"a\"\n";
+    let test = |expect: &str| {
+        format!("[[test]]\nprocess = {{ user = \"cgt-nobody\" }}\nexpect = \"{expect}\"\n")
+    };
+    let good = file("50-good.toml", &format!("{rule}{}", test("a")));
+    let bad = file("60-bad.toml", &format!("{rule}{}{}", test("a"), test("b")));
+    let none = file("70-none.toml", rule);
+    let broken = file("80-broken.toml", &format!("{rule}usr = 5\n{}", test("none")));
+    let settings = file("cgruled.toml", "");
+    let all = directory.path().to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        let output = command.arg("test").args(arguments).output().unwrap();
+        let [out, errors] =
+            [output.stdout, output.stderr].map(|own| String::from_utf8(own).unwrap());
+        (output.status.code().unwrap(), out, errors)
+    };
+    let summary = |count: &str| format!("{count}\n");
+    assert_eq!(run(&[&good]), (0, summary("1 test in 1 file: 1 passed, 0 failed"), String::new()));
+    assert_eq!(run(&[&none]).0, 0);
+    assert_eq!(run(&[&settings]).0, 2);
+    assert_eq!(run(&["/nonexistent/50-a.toml"]).0, 1);
+    assert_eq!(run(&["--tap", "--json"]).0, 2);
+    let (code, out, errors) = run(&[&good, &bad]);
+    assert_eq!((code, errors.as_str()), (65, ""));
+    assert!(out.ends_with("\n3 tests in 2 files: 2 passed, 1 failed\n"), "{out}");
+    assert!(out.starts_with(&format!("{bad}:12:10: error: test failed: \"b\" expected")), "{out}");
+    let (code, out, _) = run(&[&broken]);
+    assert_eq!(code, 65);
+    assert!(out.ends_with("\n1 test in 1 file: 1 passed, 0 failed; 1 error\n"), "{out}");
+    assert!(out.contains("unknown key \"usr\""), "{out}");
+    let (code, out, _) = run(&["--json", all]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let passed: Vec<bool> =
+        found.as_array().unwrap().iter().map(|own| own["passed"].as_bool().unwrap()).collect();
+    assert_eq!((code, passed), (65, vec![true, true, false, true]));
+    assert_eq!(found[2]["cgroups"], serde_json::json!(["a"]));
+    let (code, out, errors) = run(&["--tap", &good, &bad]);
+    assert_eq!((code, errors.as_str()), (65, ""));
+    let points = out.lines().filter(|line| line.contains("ok ")).count();
+    assert!(out.starts_with("TAP version 13\n1..3\nok 1 - ") && points == 3, "{out}");
+}
+
+/// Checks that `cgrulectl test --all` lets the rules of other files decide, in their order.
+#[test]
+fn all_rules_of_a_host_decide_about_a_test() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: rule files must belong to root");
+        return;
+    }
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [etc, usr] = directories.each_ref().map(|own| own.path());
+    let write = |path: &Path, user: &str, cgroup: &str, expect: &str| {
+        let text = format!(
+            "version = 1\nrequires = \"0.2\"\n[[rule]]\nuser = {user}\ncgroup = \"{cgroup}\"\n\
+             [[test]]\nprocess = {{ user = \"cgt-a\" }}\nexpect = \"{expect}\"\n"
+        );
+        fs::write(path, text).unwrap();
+    };
+    write(&etc.join("50-a.toml"), "\"cgt-b\"", "etc", "none");
+    write(&usr.join("40-b.toml"), "\"cgt-a\"", "usr", "usr");
+    write(&usr.join("60-c.toml"), "\"*\"", "all", "all");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(["test", "--no-legacy", "--rules"]).arg(etc).arg("--rules").arg(usr);
+        let output = command.args(arguments).output().unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), out.lines().last().unwrap_or_default().to_owned())
+    };
+    assert_eq!(run(&[]), (0, "3 tests in 3 files: 3 passed, 0 failed".to_owned()));
+    // The account of the test in 40-b.toml is one also for the rules of other files.
+    assert_eq!(run(&["--all"]), (65, "3 tests in 3 files: 1 passed, 2 failed".to_owned()));
+    let new = tempfile::tempdir().unwrap();
+    let [first, same] = ["45-new.toml", "40-b.toml"].map(|name| new.path().join(name));
+    write(&first, "\"cgt-*\"", "new", "new");
+    assert_eq!(run(&["--all", first.to_str().unwrap()]).0, 0, "in the first directory");
+    write(&same, "\"cgt-c\"", "c", "all");
+    assert_eq!(run(&["--all", same.to_str().unwrap()]).0, 0, "in place of the installed file");
 }
 
 /// Checks that files given by name are checked with any owner, and that the exit code reports the result.

@@ -19,6 +19,7 @@ use cgruled::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use cgruled::kernel::user_manager::{LookupReply, ManagerProcesses};
 use cgruled::policy::Policy;
 use cgruled::policy::worker::WorkerReply;
+use cgruled::rules::container::ContainerKey;
 use nix::errno::Errno;
 
 use super::machine::{HIERARCHY_IDS, Machine};
@@ -545,6 +546,10 @@ impl Kernel for SimKernel {
     fn identify(&mut self, policy: &Policy, uid: Uid) {
         let mut machine = self.call(1_000);
         machine.ask(Key::User(uid.0), policy.generation);
+    }
+
+    fn name_container(&mut self, _: &Policy, _: ContainerKey) {
+        unreachable!("no rule tests containers")
     }
 
     fn name_group(&mut self, policy: &Policy, gid: Gid) {

@@ -264,7 +264,10 @@ impl Machine {
                     self.active.named_groups.push((gid.0, name));
                 }
             }
-            WorkerReply::Examined { .. } | WorkerReply::Readable(_) | WorkerReply::Manager(_) => {}
+            WorkerReply::Examined { .. }
+            | WorkerReply::Container { .. }
+            | WorkerReply::Readable(_)
+            | WorkerReply::Manager(_) => {}
         }
     }
 }

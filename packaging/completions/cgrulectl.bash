@@ -40,7 +40,7 @@ _cgrulectl() {
     _init_completion -s || return
     local command=${words[1]}
     if [[ $cword -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "check explain list cat status watch top metrics reload place run release doctor convert groups --help --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "check test explain list cat status watch top metrics reload place run release doctor convert groups --help --version" -- "$cur"))
         return
     fi
     case $command in
@@ -65,6 +65,31 @@ _cgrulectl() {
         esac
         if [[ $cur == -* ]]; then
             COMPREPLY=($(compgen -W "--strict --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _filedir
+        ;;
+    test)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --root)
+            _filedir
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--all --json --tap --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _filedir
@@ -95,6 +120,10 @@ _cgrulectl() {
             _filedir
             return
             ;;
+        --container)
+            :
+            return
+            ;;
         --login)
             COMPREPLY=($(compgen -u -- "$cur"))
             return
@@ -121,7 +150,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --below --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--user --group --exe --unit --from --below --container --login --argument --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _pids

@@ -27,6 +27,11 @@ pub(crate) fn owner(directory: &Path) -> Option<Uid> {
     fs::metadata(directory).ok().map(|metadata| Uid(metadata.uid()))
 }
 
+/// Returns the ID of a cgroup.
+pub(crate) fn id(directory: &Path) -> Option<u64> {
+    fs::metadata(directory).ok().map(|metadata| metadata.ino())
+}
+
 /// Checks whether a cgroup contains this process and no other.
 pub(crate) fn has_only(directory: &Path, pid: Pid) -> bool {
     let mut start = [0; TWO];

@@ -8,6 +8,8 @@ mod apply;
 pub mod config;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod conflicts;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod container;
 pub mod disk;
 mod error;
 pub mod fast_moves;

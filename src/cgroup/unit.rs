@@ -171,6 +171,17 @@ fn is_instance(name: &str, known: &str) -> bool {
     name == known || known.ends_with('@') && name.starts_with(known) && name.ends_with(".service")
 }
 
+/// Returns the cgroup in which systemd starts a unit, unless its file has another slice.
+pub fn usual_cgroup(unit: &str, uid: Uid) -> String {
+    if unit.starts_with("session-") {
+        return format!("/user.slice/user-{uid}.slice/{unit}");
+    }
+    match manager_uid(unit) {
+        Some(owner) => format!("/user.slice/user-{owner}.slice/{unit}"),
+        None => format!("/system.slice/{unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

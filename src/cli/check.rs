@@ -2,6 +2,7 @@
 //! daemon.
 
 mod accounts;
+mod container_engines;
 mod context;
 mod escapes;
 mod files;

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
     cat, check, convert, doctor, explain, groups, list, metrics, place, release, reload, run,
-    status, top, watch,
+    status, test, top, watch,
 };
 use crate::config::escape::Escaped;
 use crate::daemon::DaemonOptions;
@@ -32,9 +32,8 @@ Usage: cgrulectl COMMAND [OPTION]... (more: COMMAND --help, man cgrulectl)
 
 {subcommands}
 
-Examples:
+Example:
   cgrulectl explain $$    show whether this shell is in its cgroup
-  cgrulectl check         check rules and settings for errors
 
 Exit status: 0 success, 1 failure or problem found, 2 usage error, 65 invalid
 rules or settings, 69 no daemon; run returns its command's, or 125 to 127."
@@ -48,6 +47,7 @@ pub(super) struct CommandLine {
 #[derive(Subcommand)]
 pub(super) enum CtlCommand {
     Check(check::CheckArgs),
+    Test(test::TestArgs),
     Explain(explain::ExplainArgs),
     List(list::ListArgs),
     Cat(cat::CatArgs),
@@ -69,6 +69,7 @@ impl CtlCommand {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<u8, ToolError> {
         match self {
             Self::Check(given) => check::run(given, out),
+            Self::Test(given) => test::run(given, out),
             Self::Explain(given) => explain::run(given, out),
             Self::List(given) => list::run(given, out),
             Self::Cat(given) => cat::run(given, out),

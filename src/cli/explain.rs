@@ -1,6 +1,8 @@
 //! `cgrulectl explain`: the rule that matches a process, the mismatch of each earlier rule, the current
 //! cgroup, and the reason if that is not the cgroup of the rule. Must not change anything.
 
+mod attributes;
+mod imagined;
 mod json;
 mod mismatch;
 mod reason;
@@ -16,15 +18,17 @@ use std::time::Duration;
 
 use super::ancestors;
 use super::command::{DaemonFlags, ToolError};
+use super::conditions::container_name;
 use super::daemon_client::{self, RunNotes};
 use super::locale;
+use super::rule_wording;
 use super::unread;
 use super::what_if::{WhatIfProgram, command_line, located};
-use crate::cgroup::unit::manager_uid;
+use crate::cgroup::unit::usual_cgroup;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::daemon;
-use crate::event::{Gid, Pid, Uid};
+use crate::event::{Gid, Pid};
 use crate::kernel::process::ProcFs;
 use crate::placement::stay::StayReason;
 use crate::policy::rebuild::LoadedConfig;
@@ -38,6 +42,7 @@ pub use reason::{DaemonMemory, span, why};
 pub use subject::{InspectedProcess, LiveProcess, ParentProcess};
 use verdict::unseen;
 pub use verdict::{HierarchyState, PlacementState, Verdict, judge};
+pub(super) use view::failed;
 pub use view::{OutputOptions, show};
 
 #[derive(clap::Args)]
@@ -69,6 +74,9 @@ pub(super) struct ExplainArgs {
     /// below a process of root that runs this program; may be repeated
     #[arg(long, value_name = "PATH", requires = "user")]
     below: Vec<OsString>,
+    /// in this container, such as docker:web
+    #[arg(long, value_name = "NAME", requires = "user", conflicts_with_all = ["unit", "from"])]
+    container: Option<String>,
     /// after a login of this user (name or UID)
     #[arg(long, value_name = "USER", requires = "user")]
     login: Option<String>,
@@ -109,6 +117,15 @@ impl Explained {
     /// Returns the rule that matches.
     pub fn rule<'s>(&self, survey: &'s LoadedConfig) -> Option<&'s Rule> {
         self.verdict.walk.winner.and_then(|RuleId(id)| survey.loaded.rules.get(id as usize))
+    }
+
+    /// Returns the container of the process in the form of rule files, and its name in the files of its engine.
+    fn container(&self, survey: &LoadedConfig) -> Option<(String, Option<String>)> {
+        let found = self.verdict.container.as_ref()?;
+        let imagined = self.subject.imagined_container.clone();
+        let name = imagined.or_else(|| found.key().and_then(container_name));
+        let owner = survey.names.identify(found.owner).ok().and_then(|identity| identity.name);
+        Some((rule_wording::container(found, name.as_deref(), owner.as_deref()), name))
     }
 
     /// Returns the reasons for which the process is not in its rule's cgroup, or its rule cannot be applied.
@@ -348,8 +365,12 @@ fn imagined(
     let name = given.exe.as_deref().unwrap_or_default();
     let words = std::iter::once(name).chain(given.argument.iter().map(OsString::as_os_str));
     subject.arguments = Some(command_line(words));
-    let cgroup =
-        given.from.clone().or_else(|| given.unit.as_deref().map(|unit| usual_cgroup(unit, uid)));
+    let container = given.container.as_deref();
+    let container = container.map(|text| imagined::container(text, names)).transpose()?;
+    let (of_container, container_name) = container.unzip();
+    subject.imagined_container = container_name;
+    let cgroup = given.from.clone().or(of_container);
+    let cgroup = cgroup.or_else(|| given.unit.as_deref().map(|unit| usual_cgroup(unit, uid)));
     let tree = survey.hierarchies.of_units().and_then(|index| survey.hierarchies.get(index));
     if let Some((cgroup, tree)) = cgroup.zip(tree) {
         subject.imagined_cgroup = format!("0:{}:{cgroup}\n", tree.listed).into_bytes();
@@ -364,17 +385,6 @@ fn ancestor(named: &OsStr) -> Result<Ancestor, ToolError> {
     let (exe, invoked) = found.map_or((path, None), |found| (found.exe, found.invoked));
     let bytes = |path: PathBuf| path.into_os_string().into_encoded_bytes().into_boxed_slice();
     Ok(Ancestor { path: bytes(exe), invoked: invoked.map(bytes), is_of_root: true })
-}
-
-/// Returns the cgroup in which systemd starts a unit, unless its file has another slice.
-fn usual_cgroup(unit: &str, uid: Uid) -> String {
-    if unit.starts_with("session-") {
-        return format!("/user.slice/user-{uid}.slice/{unit}");
-    }
-    match manager_uid(unit) {
-        Some(owner) => format!("/user.slice/user-{owner}.slice/{unit}"),
-        None => format!("/system.slice/{unit}"),
-    }
 }
 
 fn unknown(what: &str, name: &str) -> ToolError {

@@ -1,16 +1,11 @@
 //! The executable of a living process, read with a time limit.
 
-use std::sync::mpsc;
-use std::time::Duration;
-
 use nix::errno::Errno;
 
+use super::time_limit::patiently;
 use crate::event::Pid;
 use crate::kernel::process::ProcFs;
 use crate::kernel::program::{self, Examined, ExeRead, ExeReader, ReadRequest};
-
-/// Time limit for a read of an executable, which the owner of the process can make hang.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Executable of a process, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,16 +82,4 @@ fn read(pid: Pid, proc: &mut ProcFs) -> Option<ExeRead> {
         reader.read(ReadRequest { pid, thread, namespaces: false }, &mut read);
         Some(read)
     })
-}
-
-/// Returns the result of work that can hang, on a thread that is left behind after the time limit.
-pub(super) fn patiently<T: Send + 'static>(
-    work: impl FnOnce() -> Option<T> + Send + 'static,
-) -> Option<T> {
-    let (answer, answered) = mpsc::channel();
-    std::thread::spawn(move || {
-        // Sending fails after the time limit, when the receiver is gone.
-        let _ = answer.send(work());
-    });
-    answered.recv_timeout(PATIENCE).ok().flatten()
 }

@@ -31,6 +31,8 @@ mod rows;
 mod rule_wording;
 mod run;
 mod status;
+pub mod test;
+mod time_limit;
 mod top;
 mod unread;
 mod watch;

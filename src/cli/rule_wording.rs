@@ -2,9 +2,11 @@
 //! anything that could control a terminal or break a line.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Gid, Uid};
+use crate::rules::container::{Container, ContainerEngine, ContainerTest};
 use crate::rules::context::{ArgumentTest, ContextMismatch, TextTest};
 use crate::rules::human::HUMAN;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
@@ -50,14 +52,15 @@ impl RuleWording {
         kinds.into_iter().chain(self.context_kinds(criteria)).flatten().collect()
     }
 
-    /// Returns the criteria on the unit, cgroup, login and arguments of a process; `None` for a kind
-    /// that is not given.
-    fn context_kinds(&self, criteria: &Criteria) -> [Option<String>; 5] {
+    /// Returns the criteria on the unit, cgroup, ancestors, container, login and arguments of a process; `None` for a
+    /// kind that is not given.
+    fn context_kinds(&self, criteria: &Criteria) -> [Option<String>; 6] {
         let Some(context) = criteria.context.as_deref() else { return Default::default() };
         [
             given("unit", &texts(&context.units)),
             given("from", &texts(&context.from)),
             given("below", &Self::programs(&context.below)),
+            given("container", &self.containers(&context.containers)),
             given("login", &self.user_tests(&context.logins)),
             given("argument", &arguments(&context.arguments)),
         ]
@@ -65,8 +68,8 @@ impl RuleWording {
 
     /// Returns the criterion on its context that a process does not meet.
     pub(super) fn context_mismatch(&self, miss: ContextMismatch, rule: &Rule) -> String {
-        let [unit, from, below, login, argument] = self.context_kinds(&rule.when);
-        let [not_unit, not_from, not_below, not_login, not_argument] =
+        let [unit, from, below, container, login, argument] = self.context_kinds(&rule.when);
+        let [not_unit, not_from, not_below, not_container, not_login, not_argument] =
             self.context_kinds(&rule.not);
         let needs = |kind: Option<String>| format!("needs {}", kind.unwrap_or_default());
         let excludes = |kind: Option<String>| format!("excludes {}", kind.unwrap_or_default());
@@ -74,15 +77,32 @@ impl RuleWording {
             ContextMismatch::Unit => needs(unit),
             ContextMismatch::From => needs(from),
             ContextMismatch::Below => needs(below),
-            ContextMismatch::NotBelow => excludes(not_below),
+            ContextMismatch::Container => needs(container),
             ContextMismatch::Login => needs(login),
             ContextMismatch::Argument => needs(argument),
             ContextMismatch::NotUnit => excludes(not_unit),
             ContextMismatch::NotFrom => excludes(not_from),
+            ContextMismatch::NotBelow => excludes(not_below),
+            ContextMismatch::NotContainer => excludes(not_container),
             ContextMismatch::NotLogin => excludes(not_login),
             ContextMismatch::NotArgument => excludes(not_argument),
             ContextMismatch::Place => "needs a known origin".to_owned(),
         }
+    }
+
+    /// Returns the containers that tests select, in the form of rule files.
+    pub(super) fn containers(&self, tests: &[ContainerTest]) -> String {
+        listed(tests, |test| {
+            if test.is_any() {
+                return "true".to_owned();
+            }
+            let engine = test.engine.map_or("*", ContainerEngine::name);
+            let owner = test.owner.as_ref().map(|owner| self.user_tests(slice::from_ref(owner)));
+            let owner = owner.map(|owner| format!("@{owner}")).unwrap_or_default();
+            let name = EscapedBytes(test.name.as_bytes()).to_string();
+            // As written: here a star means slashes, too.
+            format!("{engine}{owner}:{}", name.replace("**", "*"))
+        })
     }
 
     /// Returns the users that the criteria select.
@@ -171,6 +191,21 @@ pub(super) fn circumstances(when: &IgnoreWhen) -> Vec<String> {
         Scheduling::NotRealTime => Some("only without real-time scheduling".to_owned()),
     };
     below.into_iter().chain(scheduling).collect()
+}
+
+/// Returns a container in the form of rule files: `docker:web`, `podman@alice:0123456789ab`. `name` is that in the
+/// files of its engine, `owner` the name of the user who created it.
+pub(super) fn container(own: &Container, name: Option<&str>, owner: Option<&str>) -> String {
+    let engine = own.engine.map_or("*", ContainerEngine::name);
+    let owner = match (own.owner.0, owner) {
+        (0, _) => String::new(),
+        (_, Some(name)) => format!("@{}", Escaped(name)),
+        (uid, None) => format!("@{uid}"),
+    };
+    let of_path = own.name.as_deref().map(|name| EscapedBytes(name).to_string());
+    let name = name.map(|name| Escaped(name).to_string()).or(of_path);
+    let id = || own.id.map_or_else(|| "*".to_owned(), |id| id.shown().to_owned());
+    format!("{engine}{owner}:{}", name.unwrap_or_else(id))
 }
 
 /// Returns a criterion with its values; `None` without values.

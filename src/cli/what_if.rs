@@ -129,7 +129,9 @@ impl WhatIf {
             ancestors: ancestors.as_deref().unwrap_or_default(),
             login,
             pid: Some(own),
-            proc: proc.as_ref(),
+            proc: proc.as_mut(),
+            subordinates: &self.policy.subordinates,
+            container: None,
             arguments: Some(&arguments),
         };
         let mut conditions = Conditions::new(&self.policy.context, facts);

@@ -288,7 +288,7 @@ impl CgrulesReader<'_> {
             not: Negated::default(),
             exe_anywhere: true,
             leave_units: LeaveUnits::AsTheOriginal,
-            moves_containers: false,
+            leave_containers: crate::rules::container::LeaveContainers::No,
             action,
         };
         let mentions = mention.into_iter().collect();

@@ -1,8 +1,13 @@
 //! Converts the values of the criteria of a rule to tests; it resolves no names.
 
+pub(super) mod account;
+mod container;
 mod context;
+mod exe;
 
+pub(super) use container::leave_containers;
 pub(super) use context::{below_any_user, units};
+use exe::exe;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,10 +18,10 @@ use super::table::{TomlSection, Value, alternatives, shortened};
 use crate::event::{Gid, Uid};
 use crate::rules::glob::Glob;
 use crate::rules::human::{HUMAN, HumanUids};
-use crate::rules::{Criteria, ExeTest, GroupTest, UserTest};
+use crate::rules::{Criteria, GroupTest, UserTest};
 
-pub(super) const CRITERIA_KEYS: [&str; 8] =
-    ["user", "group", "exe", "unit", "from", "below", "login", "argument"];
+pub(super) const CRITERIA_KEYS: [&str; 9] =
+    ["user", "group", "exe", "unit", "from", "below", "container", "login", "argument"];
 /// The key of a unit table that selects users.
 pub(super) const USERS_KEY: &str = "users";
 /// The kernel's invalid ID: no process has it, and `setuid(-1)` leaves the ID unchanged.
@@ -125,6 +130,8 @@ fn each<T>(
         let help = match key {
             USERS_KEY => "write users = [\"*\"] for all users".to_owned(),
             "leave_units" => "write leave_units = true to leave every unit".to_owned(),
+            "containers" => "write containers = true to leave every container".to_owned(),
+            "container" => "write container = true to match every container of root".to_owned(),
             key => format!("remove {key} to match every {key}"),
         };
         piece.error_help(value.span(), format!("{key} is an empty list"), help);
@@ -162,12 +169,16 @@ fn user(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option
     if value.get_ref().as_str() == Some(HUMAN) {
         return Some(UserTest::Human(HumanUids::default()));
     }
-    Some(match id_or_name(value, key, piece)? {
+    id_or_name(value, key, piece).map(user_test)
+}
+
+fn user_test(id: IdOrName) -> UserTest {
+    match id {
         IdOrName::Ids(first, last) => UserTest::Ids(Uid(first), Uid(last)),
         IdOrName::Glob(glob) => UserTest::Glob(glob),
         IdOrName::Name(name) => UserTest::Name(name),
         IdOrName::NameOrId(name, id) => UserTest::NameOrId(name, Uid(id)),
-    })
+    }
 }
 
 /// Reads one entry of `users`.
@@ -210,6 +221,16 @@ fn id_or_name(value: &Value<'_>, what: &str, piece: &mut TomlSection<'_, '_>) ->
         return None;
     }
     let text = piece.string(value, what)?;
+    named_ids(value, text, what, piece)
+}
+
+/// Reads a name, an ID, a range of IDs or a pattern in a string.
+fn named_ids(
+    value: &Value<'_>,
+    text: &str,
+    what: &str,
+    piece: &mut TomlSection<'_, '_>,
+) -> Option<IdOrName> {
     if is_pattern(text) {
         let glob = glob(value, text, piece)?;
         warn_of_escapes(value, text, what, piece);
@@ -351,51 +372,4 @@ fn glob(value: &Value<'_>, text: &str, piece: &mut TomlSection<'_, '_>) -> Optio
             None
         }
     }
-}
-
-fn exe(value: &Value<'_>, key: &str, piece: &mut TomlSection<'_, '_>) -> Option<ExeTest> {
-    if !value.get_ref().is_str() {
-        piece.wrong_type(value, key, "a path, a name or a list of these");
-        return None;
-    }
-    let text = piece.string(value, key)?;
-    if let Some((message, help)) = exe_fault(text, key) {
-        piece.error_help(value.span(), message, help);
-        return None;
-    }
-    let absolute = text.starts_with('/');
-    if is_pattern(text) {
-        let glob = glob(value, text, piece)?;
-        return Some(if absolute { ExeTest::PathGlob(glob) } else { ExeTest::BaseGlob(glob) });
-    }
-    let bytes = text.as_bytes().to_vec();
-    Some(if absolute { ExeTest::Path(bytes) } else { ExeTest::Base(bytes) })
-}
-
-/// Returns the reason why no executable can have this path, with a replacement. Paths from the
-/// kernel are absolute and have no empty, `.` or `..` components.
-fn exe_fault(text: &str, key: &str) -> Option<(String, String)> {
-    if !text.starts_with('/') {
-        let last = text.rsplit('/').next().unwrap_or_default();
-        if text.contains('/') {
-            let help = format!(
-                "write an absolute path, or \"{}\" to match it in any directory",
-                shortened(last)
-            );
-            return Some((format!("{key} is a relative path"), help));
-        }
-        let is_dot = text == "." || text == "..";
-        return is_dot
-            .then(|| (format!("{key} is a directory"), "write the name of a program".to_owned()));
-    }
-    if text.ends_with('/') {
-        let help = format!("write \"{}**\" to match every program below it", shortened(text));
-        return Some((format!("{key} is a directory"), help));
-    }
-    let odd = text[1..].split('/').find(|part| matches!(*part, "" | "." | ".."))?;
-    let message = match odd {
-        "" => format!("{key} contains //"),
-        dots => format!("{key} contains /{dots}/"),
-    };
-    Some((message, "write the path as `readlink -f` prints it".to_owned()))
 }

@@ -18,7 +18,7 @@ use super::table::{TomlSection, TomlStatus, Value, shortened};
 pub use choices::{ExternalMoves, FastMoves, LegacyRoot, Scheduling};
 
 /// The keys of the file.
-pub const KEYS: [&str; 12] = [
+pub const KEYS: [&str; 13] = [
     "version",
     "root",
     "legacy_root",
@@ -31,6 +31,7 @@ pub const KEYS: [&str; 12] = [
     "stats_every",
     "control_socket",
     "metrics_textfile",
+    "strict_tests",
 ];
 /// The keys of the table `log`.
 pub const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
@@ -62,6 +63,8 @@ pub struct Settings {
     /// `metrics_textfile = "/path" | "off"`: the file to which all counters are written every 15 s
     /// as OpenMetrics.
     pub metrics_textfile: Option<PathBuf>,
+    /// `strict_tests = false`: whether a failing test of a rule file is an error of that file.
+    pub strict_tests: bool,
 }
 
 /// The default path of the control socket.
@@ -81,6 +84,7 @@ impl Default for Settings {
             stats_every: None,
             control_socket: Some(PathBuf::from(CONTROL_SOCKET)),
             metrics_textfile: None,
+            strict_tests: false,
         }
     }
 }
@@ -169,6 +173,10 @@ fn settings(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> Settings {
             .unwrap_or(default.control_socket),
         metrics_textfile: read(table, "metrics_textfile", piece, path_or_off)
             .unwrap_or(default.metrics_textfile),
+        strict_tests: read(table, "strict_tests", piece, |entry| {
+            entry.piece.boolean(entry.value, entry.key)
+        })
+        .unwrap_or(default.strict_tests),
     }
 }
 
@@ -342,7 +350,7 @@ mod tests {
         let (settings, wrong) = read(
             "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nscheduling = \"normal\"\nrecheck = \"0\"\nexternal_moves = \"report\"\n\
              receive_buffer = \"8M\"\nstats_every = \"5m\"\nversion = 1\n\
-             control_socket = \"off\"\nmetrics_textfile = \"/var/lib/a.prom\"\n\
+             control_socket = \"off\"\nmetrics_textfile = \"/var/lib/a.prom\"\nstrict_tests = true\n\
              log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n",
         );
         assert_eq!(wrong, [""; 0]);
@@ -361,6 +369,7 @@ mod tests {
             stats_every: Some(Duration::from_secs(300)),
             control_socket: None,
             metrics_textfile: Some(PathBuf::from("/var/lib/a.prom")),
+            strict_tests: true,
         };
         assert_eq!(settings, expected);
         assert_eq!(read("recheck = 0").0.recheck, None);

@@ -9,13 +9,16 @@ pub mod diagnostic;
 pub mod escape;
 mod group_table;
 pub mod quantity;
+mod requires;
 mod rule_table;
 pub mod rules_toml;
 mod sections;
 pub mod source_text;
 mod table;
+pub mod test_table;
 mod unit_table;
 
+pub use criteria::account::AccountRef;
 pub use group_table::{GroupSetting, GroupTable, SettingValue};
 pub(crate) use table::misspelled;
 pub(crate) use unit_table::is_unit;

@@ -11,7 +11,7 @@ use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 18] = [
+pub const RULE_KEYS: [&str; 19] = [
     "name",
     "user",
     "group",
@@ -19,6 +19,7 @@ pub const RULE_KEYS: [&str; 18] = [
     "unit",
     "from",
     "below",
+    "container",
     "login",
     "argument",
     "not",
@@ -33,7 +34,7 @@ pub const RULE_KEYS: [&str; 18] = [
 ];
 
 /// A rule as written, with unresolved names and not yet sorted among the rules of other files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WrittenRule {
     /// The rule, with names that are not yet resolved.
     pub rule: Rule,
@@ -61,7 +62,7 @@ pub(super) fn read(
     let priority = table.get("priority").map_or(Some(0), |value| priority(value, piece));
     let exe_anywhere = exe_anywhere(table, piece);
     let leave_units = leave_units(table, piece);
-    let moves_containers = moves_containers(table, piece);
+    let leave_containers = criteria::leave_containers(table, piece, &mut mentions);
     let action = action(table, &header, piece);
     let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
@@ -72,7 +73,7 @@ pub(super) fn read(
     let not = not.into();
     let action = action?;
     let rule =
-        Rule { name, origin, when, not, exe_anywhere, leave_units, moves_containers, action };
+        Rule { name, origin, when, not, exe_anywhere, leave_units, leave_containers, action };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 
@@ -122,14 +123,6 @@ fn leave_units(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> LeaveUni
         Some(false) => LeaveUnits::No,
         None => LeaveUnits::Of(criteria::units(table, "leave_units", piece).into()),
     }
-}
-
-fn moves_containers(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> bool {
-    let Some(value) = table.get("containers") else { return false };
-    if !table.contains_key("cgroup") {
-        piece.warning(value.span(), "containers has no effect without cgroup", "remove it");
-    }
-    piece.boolean(value, "containers") == Some(true)
 }
 
 fn action(

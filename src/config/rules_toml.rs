@@ -13,11 +13,14 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::group_table::{self, GroupTable};
+use super::requires::{self, FIRST_WITH_TESTS, ProgramVersion};
 use super::rule_table;
 use super::sections::sections;
 use super::source_text::{Diagnostics, SourceText, text_of};
-use super::table::{TomlSection, TomlStatus, Value};
+use super::table::{TomlSection, TomlStatus, Value, shortened};
+use super::test_table::{self, MAX_TESTS, RuleTest};
 use super::unit_table::{self, UnitTable};
+use crate::event::Uid;
 use crate::rules::Rule;
 
 pub use super::criteria::{NameKind, NameRef};
@@ -26,7 +29,7 @@ pub use super::rule_table::{RULE_KEYS, WrittenRule};
 /// The only version of the format so far.
 const VERSION: u32 = 1;
 /// The keys of a file.
-pub const FILE_KEYS: [&str; 4] = ["version", "rule", "cgroup", "unit"];
+pub const FILE_KEYS: [&str; 6] = ["version", "requires", "rule", "cgroup", "unit", "test"];
 
 /// The parsed rules and tables of one file, with diagnostics.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct ParsedRules {
     pub groups: Vec<GroupTable>,
     /// The `[unit."name"]` tables, without invalid settings.
     pub units: Vec<UnitTable>,
+    /// The valid `[[test]]` tables, at most [`MAX_TESTS`].
+    pub tests: Vec<RuleTest>,
     /// The destinations of rules with errors, as far as they can be read: their tables are not unused.
     pub lost_destinations: Vec<String>,
     /// Errors and warnings in the order of the file.
@@ -51,8 +56,10 @@ pub fn parse_bytes(file: &Arc<Path>, bytes: &[u8]) -> ParsedRules {
             let rules = Vec::new();
             let groups = Vec::new();
             let units = Vec::new();
+            let tests = Vec::new();
             let lost_destinations = Vec::new();
-            ParsedRules { rules, groups, units, lost_destinations, diagnostics: vec![diagnostic] }
+            let diagnostics = vec![diagnostic];
+            ParsedRules { rules, groups, units, tests, lost_destinations, diagnostics }
         }
     }
 }
@@ -65,9 +72,11 @@ pub fn parse(file: &Arc<Path>, text: &str) -> ParsedRules {
         rules: Vec::new(),
         groups: Vec::new(),
         units: Vec::new(),
+        tests: TestReader::default(),
         lost_destinations: Vec::new(),
         named: HashMap::new(),
         version: None,
+        requires: None,
         last_rule: None,
     };
     let mut ranges = sections(text.as_str()).into_iter();
@@ -75,9 +84,11 @@ pub fn parse(file: &Arc<Path>, text: &str) -> ParsedRules {
     if readable {
         ranges.for_each(|range| reader.section(range));
         reader.expect_version();
+        reader.expect_requires();
     }
-    let RulesReader { report, rules, groups, units, lost_destinations, .. } = reader;
-    ParsedRules { rules, groups, units, lost_destinations, diagnostics: report.finish() }
+    let RulesReader { report, rules, groups, units, tests, lost_destinations, .. } = reader;
+    let (tests, diagnostics) = (tests.tests, report.finish());
+    ParsedRules { rules, groups, units, tests, lost_destinations, diagnostics }
 }
 
 struct RulesReader<'t> {
@@ -85,12 +96,26 @@ struct RulesReader<'t> {
     rules: Vec<WrittenRule>,
     groups: Vec<GroupTable>,
     units: Vec<UnitTable>,
+    tests: TestReader,
     lost_destinations: Vec<String>,
     /// The lines of the names that rules and tables have.
     named: HashMap<(&'static str, String), u32>,
     version: Option<u32>,
+    requires: Option<ProgramVersion>,
     /// The index of the last rule, unless it was refused.
     last_rule: Option<usize>,
+}
+
+/// The tests of a file as far as it was read.
+#[derive(Default)]
+struct TestReader {
+    tests: Vec<RuleTest>,
+    /// The number of valid tests.
+    found: usize,
+    /// The place of the first one, in bytes.
+    first: Option<Range<usize>>,
+    /// The UIDs of users in tests, with the line of the test.
+    uids: HashMap<String, (Uid, u32)>,
 }
 
 impl RulesReader<'_> {
@@ -114,6 +139,12 @@ impl RulesReader<'_> {
                 return false;
             }
             (_, Some(_), _) | (None, None, TomlStatus::Right) => {}
+        }
+        if let Some(value) = table.get("requires") {
+            self.requires = requires::read(value, ProgramVersion::own(), &mut piece);
+            if self.requires.is_none() {
+                return false;
+            }
         }
         if syntax == TomlStatus::Right {
             self.document(&table, range);
@@ -153,6 +184,9 @@ impl RulesReader<'_> {
         }
         if let Some(value) = table.get("unit") {
             self.units(value, range.start);
+        }
+        if let Some(value) = table.get("test") {
+            self.tests(value, range.start);
         }
     }
 
@@ -230,6 +264,52 @@ impl RulesReader<'_> {
         }
     }
 
+    fn tests(&mut self, value: &Value<'_>, offset: usize) {
+        let mut piece = TomlSection::new(&mut self.report, offset);
+        let DeValue::Array(list) = value.get_ref() else {
+            let help = "write [[test]] before each test";
+            piece.error_help(value.span(), "test must be a list", help);
+            return;
+        };
+        for item in list.iter() {
+            let mut piece = TomlSection::new(&mut self.report, offset);
+            let Some(table) = piece.table(item, "a test") else { continue };
+            self.tests.first.get_or_insert_with(|| piece.span(item.span()));
+            if self.tests.found > MAX_TESTS {
+                return;
+            }
+            for test in test_table::read(table, item.span(), &mut piece) {
+                self.tests.found += 1;
+                if self.tests.found <= MAX_TESTS {
+                    self.add_test(test, item.span(), offset);
+                    continue;
+                }
+                let message = format!("a file has at most {MAX_TESTS} tests: the rest is ignored");
+                let mut piece = TomlSection::new(&mut self.report, offset);
+                piece.error_help(item.span(), message, "divide the rules into several files");
+                return;
+            }
+        }
+    }
+
+    /// Adds a test, unless it gives a user another UID than an earlier one: the names in the rules
+    /// are resolved once for all tests.
+    fn add_test(&mut self, test: RuleTest, header: Range<usize>, offset: usize) {
+        for (name, uid) in test.uids() {
+            let (first, line) = *self.tests.uids.entry(name.to_owned()).or_insert((uid, test.line));
+            if first != uid {
+                let message = format!(
+                    "the user \"{}\" has the UID {uid} here and {first} in the test at line {line}",
+                    shortened(name)
+                );
+                let mut piece = TomlSection::new(&mut self.report, offset);
+                piece.error_help(header, message, "use one UID for each name in a file");
+                return;
+            }
+        }
+        self.tests.tests.push(test);
+    }
+
     /// Warns about a duplicate rule name: such rules can be distinguished by line only.
     fn check_name(&mut self, table: &DeTable<'_>, offset: usize) {
         let Some(value) = table.get("name") else { return };
@@ -242,9 +322,21 @@ impl RulesReader<'_> {
         }
     }
 
+    /// Warns about tests in a file that an older daemon would not reject as a whole.
+    fn expect_requires(&mut self) {
+        let Some(first) = self.tests.first.clone() else { return };
+        if self.requires.is_none_or(|version| version < FIRST_WITH_TESTS) {
+            let message = format!("[[test]] needs cgruled {FIRST_WITH_TESTS} or later");
+            let help = format!("write at the top of the file: requires = \"{FIRST_WITH_TESTS}\"");
+            self.report.warning(Some(first), message, help);
+        }
+    }
+
     fn expect_version(&mut self) {
-        let says_something =
-            !self.rules.is_empty() || !self.groups.is_empty() || !self.units.is_empty();
+        let says_something = !self.rules.is_empty()
+            || !self.groups.is_empty()
+            || !self.units.is_empty()
+            || self.tests.first.is_some();
         if self.version.is_none() && says_something {
             let help = format!("begin the file with: version = {VERSION}");
             self.report.warning(None, format!("missing version: read as version {VERSION}"), help);
@@ -273,8 +365,8 @@ fn begins_rule(text: &str) -> bool {
 }
 
 /// Checks whether a section that is not a rule contains a table of a rule. In a section that is not
-/// valid TOML every further header may be meant as one, except those of cgroups and units such as
-/// `[cgroup.a.cpu]`.
+/// valid TOML every further header may be meant as one, except those of cgroups, units and tests such
+/// as `[cgroup.a.cpu]`.
 fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: TomlStatus) -> bool {
     match syntax {
         TomlStatus::Right => table.contains_key("rule"),
@@ -283,7 +375,7 @@ fn may_continue_rule(text: &str, table: &DeTable<'_>, syntax: TomlStatus) -> boo
             let mut headers = lines.filter_map(|line| line.trim_start().strip_prefix('['));
             headers.any(|header| {
                 let word = header.split(['.', ']']).next().map(str::trim);
-                !matches!(word, Some("cgroup" | "unit"))
+                !matches!(word, Some("cgroup" | "unit" | "test"))
             })
         }
     }

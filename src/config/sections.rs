@@ -40,7 +40,10 @@ fn is_header(line: &str) -> bool {
     let (word, rest) = inner.split_at(end.unwrap_or(inner.len()));
     let rest = rest.trim_start();
     match rest.chars().next() {
-        Some(']') => word == "rule" || (double && word.starts_with(|c: char| c.is_alphabetic())),
+        Some(']') => {
+            matches!(word, "rule" | "test")
+                || (double && word.starts_with(|c: char| c.is_alphabetic()))
+        }
         Some('.') => !double && matches!(word, "cgroup" | "unit") && is_last_key(&rest[1..]),
         Some(_) | None => false,
     }

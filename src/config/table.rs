@@ -6,6 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostic::TextPosition;
 use super::source_text::{Diagnostics, SourceText};
 
 /// A value with its span.
@@ -49,6 +50,11 @@ impl<'r, 't> TomlSection<'r, 't> {
     /// Returns the line, from 1, of a byte of the section.
     pub(super) fn line(&self, at: usize) -> u32 {
         self.text().line(at + self.offset)
+    }
+
+    /// Returns the place of a span in the whole text.
+    pub(super) fn place(&self, span: Range<usize>) -> TextPosition {
+        self.text().place(self.span(span))
     }
 
     pub(super) fn text(&self) -> &'t SourceText<'t> {

@@ -53,7 +53,7 @@ pub fn survey(invocation: &DaemonOptions, loaded: Option<Loaded>) -> LoadedConfi
     let (settings, mut diagnostics) = settings(invocation);
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
     let roots = Host::default().roots(&settings, &hierarchies);
-    let builder = builder(invocation, roots, &hierarchies);
+    let builder = builder(invocation, &settings, roots, &hierarchies);
     let Some(loaded) = loaded else {
         let mut survey = builder.survey();
         diagnostics.append(&mut survey.loaded.diagnostics);
@@ -79,7 +79,7 @@ pub fn policy(
 ) -> (Box<Policy>, Vec<Diagnostic>) {
     let (settings, mut diagnostics) = settings(invocation);
     let roots = Host::default().roots(&settings, hierarchies);
-    let mut builder = builder(invocation, roots, hierarchies);
+    let mut builder = builder(invocation, &settings, roots, hierarchies);
     let policy = builder.first();
     diagnostics.extend_from_slice(builder.diagnostics());
     (policy, diagnostics)

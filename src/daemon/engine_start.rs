@@ -47,7 +47,7 @@ pub(super) fn start_engine(
     let tree = tree_of(&hierarchies, &roots, is_dry_run, metrics);
     let tree = tree.map_err(DaemonError::run("threads"))?;
     let cell = PolicyCell::default();
-    let mut builder = builder(invocation, roots, &hierarchies)
+    let mut builder = builder(invocation, settings, roots, &hierarchies)
         .with_candidate(loaded)
         .with_state(state_directory().as_deref(), is_dry_run)
         .with_reloaded_settings(running(invocation, settings.clone()), reader(invocation))

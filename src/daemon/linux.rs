@@ -3,10 +3,8 @@
 
 mod systemd_root;
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +30,7 @@ use crate::kernel::program::{ExeReader, ReadRequest};
 use crate::kernel::user_manager::{LookupService, ManagerLookup};
 use crate::policy::Policy;
 use crate::policy::worker::{WorkerHandle, WorkerReply};
+use crate::rules::container::ContainerKey;
 use crate::sys;
 use systemd_root::SystemdRoot;
 
@@ -53,8 +52,7 @@ pub(super) struct Linux {
 }
 
 impl Linux {
-    /// Opens `/proc` and combines it with the other parts. `activity` receives reports about calls
-    /// that can take long.
+    /// Opens `/proc` and combines it with the other parts. `activity` receives reports about calls that can take long.
     ///
     /// # Errors
     /// As open(2).
@@ -337,13 +335,11 @@ impl Kernel for Linux {
     }
 
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-        let directory = self.directory_of(hierarchy, path)?;
-        group_files::owner(&directory)
+        group_files::owner(&self.directory_of(hierarchy, path)?)
     }
 
     fn group_id(&self, hierarchy: usize, path: &[u8]) -> Option<u64> {
-        let directory = self.directory_of(hierarchy, path)?;
-        fs::metadata(directory).ok().map(|metadata| metadata.ino())
+        group_files::id(&self.directory_of(hierarchy, path)?)
     }
 
     fn has_groups_of_systemd(&self) -> bool {
@@ -372,6 +368,10 @@ impl Kernel for Linux {
 
     fn identify(&mut self, policy: &Policy, uid: Uid) {
         self.worker.identify(policy, uid);
+    }
+
+    fn name_container(&mut self, policy: &Policy, key: ContainerKey) {
+        self.worker.name_container(policy, key);
     }
 
     fn name_group(&mut self, policy: &Policy, gid: Gid) {

@@ -14,6 +14,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::engine::EngineOptions;
 use crate::engine::external_moves::MOVE_SCAN_NS;
 use crate::event::{Gid, Uid};
+use crate::placement::assertions;
 use crate::policy::load::{self, NameService, Overlay, Sources};
 use crate::policy::rebuild::{ObserverOf, PolicyBuilder};
 use crate::telemetry::log::{Levels, LogOutput};
@@ -164,7 +165,8 @@ pub(super) fn external_moves(invocation: &DaemonOptions, settings: &Settings) ->
     settings.external_moves.unwrap_or(invocation.external_moves)
 }
 
-pub(super) fn sources(invocation: &DaemonOptions) -> Sources {
+/// Returns the places of the rule files of a daemon with these options.
+pub fn sources(invocation: &DaemonOptions) -> Sources {
     let mut sources = Sources { legacy: invocation.legacy, ..Sources::default() };
     if !invocation.rules.is_empty() {
         sources.directories.clone_from(&invocation.rules);
@@ -174,6 +176,7 @@ pub(super) fn sources(invocation: &DaemonOptions) -> Sources {
 
 pub(super) fn builder(
     invocation: &DaemonOptions,
+    settings: &Settings,
     roots: ManagedRoots,
     hierarchies: &Arc<Hierarchies>,
 ) -> PolicyBuilder {
@@ -184,6 +187,7 @@ pub(super) fn builder(
         .with_settings_of(&invocation.config)
         .with_retained(invocation.overlay.clone())
         .with_observer(invocation.hooks.rules)
+        .with_tests(assertions::report, settings.strict_tests)
 }
 
 pub(super) fn engine_options(

@@ -9,17 +9,22 @@ use super::name_lookups::PendingName;
 use super::rescan::Urgency;
 use crate::cgroup::mounts::Hierarchies;
 use crate::engine::kernel::Kernel;
-use crate::engine::placer::{PlacedProcess, Placement, Placer, is_moved_by_users};
+use crate::engine::placer::{
+    PlacedProcess, Placement, Placer, is_moved_by_users, known_container_name, known_user_name,
+    sole_owner,
+};
 use crate::event::{Cause, Gid, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo};
 use crate::placement::conditions::{ConditionFacts, Conditions};
+use crate::placement::container::ContainerFacts;
 use crate::placement::{Choice, KnownExe, Missing, decide, runs_program};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
 use crate::rules::RuleId;
 use crate::rules::ancestry::Ancestor;
+use crate::rules::container::ContainerKey;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Result of an evaluation: its outcome, or a further read that it needs.
@@ -65,6 +70,7 @@ impl<K: Kernel> Engine<K> {
             pid: evaluation.pid,
             handle,
             arguments,
+            containment,
         };
         let mut conditions = Conditions::new(&self.policy.context, facts);
         let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |id, rule| {
@@ -197,6 +203,9 @@ impl<K: Kernel> Engine<K> {
             Missing::Exe => EvaluationResult::NeedsExe,
             Missing::Namespaces => EvaluationResult::NeedsNamespaces,
             Missing::Arguments => EvaluationResult::NeedsArguments,
+            Missing::ContainerName(key) => {
+                EvaluationResult::Over(self.wait(PendingName::Container(key), evaluation))
+            }
             Missing::User(owner) if self.policy.knows(owner) => EvaluationResult::OwnerKnown,
             Missing::User(owner) => {
                 EvaluationResult::Over(self.wait(PendingName::User(owner), evaluation))
@@ -251,13 +260,10 @@ struct ProcessConditions<'e, K> {
     pid: Pid,
     handle: &'e ProcessHandle,
     arguments: &'e Arguments,
+    containment: Option<Containment>,
 }
 
 impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
-    fn hierarchies(&self) -> &Hierarchies {
-        self.kernel.hierarchies()
-    }
-
     fn cgroup(&mut self) -> Option<&[u8]> {
         self.kernel.cgroup(self.pid, self.handle.thread)
     }
@@ -274,11 +280,6 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
         self.kernel.login(self.pid)
     }
 
-    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
-        let user = self.policy.users.get(&uid).ok_or(Missing::User(uid))?;
-        Ok(user.identity.name.clone())
-    }
-
     fn arguments(&mut self) -> Result<Option<&[u8]>, Missing> {
         match self.arguments {
             Arguments::Unread => Err(Missing::Arguments),
@@ -287,14 +288,40 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
         }
     }
 
-    fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool {
-        self.kernel.group_owner(hierarchy, path) == Some(Uid(0))
-            && !self.kernel.is_group_writable(hierarchy, path)
-    }
-
     fn placed_by(&mut self, hierarchy: usize, path: &[u8]) -> Option<RuleId> {
         let by = self.placer.placed_by(self.pid, || self.kernel.identity_of(self.pid, self.handle));
         by.filter(|_| is_moved_by_users(self.policy, (hierarchy, path), self.kernel))
+    }
+}
+
+impl<K: Kernel> ContainerFacts for ProcessConditions<'_, K> {
+    fn hierarchies(&self) -> &Hierarchies {
+        self.kernel.hierarchies()
+    }
+
+    fn sole_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        sole_owner(self.kernel, hierarchy, path)
+    }
+
+    fn containment(&mut self) -> Result<Containment, Missing> {
+        let known = self.containment.or_else(|| self.kernel.containment(self.handle));
+        known.ok_or(Missing::Namespaces)
+    }
+
+    fn is_in_namespace_of_root(&mut self) -> bool {
+        self.kernel.is_in_namespace_of_root(self.pid)
+    }
+
+    fn accountable(&self, uid: Uid) -> Uid {
+        self.policy.accountable(uid)
+    }
+
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        known_user_name(self.policy, uid)
+    }
+
+    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
+        known_container_name(self.policy, self.kernel, key)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::user_manager::{LookupError, LookupReply, ManagerProcess, ManagerProcesses};
 use crate::policy::Policy;
 use crate::policy::worker::WorkerReply;
+use crate::rules::container::ContainerKey;
 
 /// PID of the daemon.
 pub(super) const OWN: u32 = 999;
@@ -317,6 +318,7 @@ impl Kernel for FakeKernel {
     fn identify(&mut self, _: &Policy, uid: Uid) {
         self.identified.push(uid);
     }
+    fn name_container(&mut self, _: &Policy, _: ContainerKey) {}
     fn name_group(&mut self, _: &Policy, _: Gid) {}
     fn examine(&mut self, _: Uid, examination: Examination) -> bool {
         let requested = self.examinations.as_mut();

@@ -20,6 +20,7 @@ use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::policy::Policy;
 use crate::policy::worker::WorkerReply;
+use crate::rules::container::ContainerKey;
 
 /// Call that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,6 +272,9 @@ impl Kernel for FaultyKernel {
     }
     fn identify(&mut self, policy: &Policy, uid: Uid) {
         self.inner.identify(policy, uid);
+    }
+    fn name_container(&mut self, policy: &Policy, key: ContainerKey) {
+        self.inner.name_container(policy, key);
     }
     fn name_group(&mut self, policy: &Policy, gid: Gid) {
         self.inner.name_group(policy, gid);

@@ -19,6 +19,7 @@ use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::policy::Policy;
 use crate::policy::worker::WorkerReply;
+use crate::rules::container::ContainerKey;
 
 /// Access of the engine to the machine. No method waits for anything that a user controls, except
 /// as listed in `docs/hot-thread.md`.
@@ -221,6 +222,9 @@ pub trait Kernel {
 
     /// Requests the name of a group for the rules of `policy`.
     fn name_group(&mut self, policy: &Policy, gid: Gid);
+
+    /// Requests the name of a container for the rules of `policy`.
+    fn name_container(&mut self, policy: &Policy, key: ContainerKey);
 
     /// Requests the examination of an executable on behalf of `user`. Returns `false` if that user
     /// has too many requests.

@@ -8,6 +8,7 @@ use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::{Gid, Uid};
 use crate::policy::worker::WorkerReply;
+use crate::rules::container::ContainerKey;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Maximum number of evaluations that wait for one name; beyond it a scan is requested.
@@ -20,6 +21,7 @@ const SLOW_ANSWER_NS: u64 = 500_000_000;
 pub(super) enum PendingName {
     User(Uid),
     Group(Gid),
+    Container(ContainerKey),
 }
 
 impl<K: Kernel> Engine<K> {
@@ -29,6 +31,7 @@ impl<K: Kernel> Engine<K> {
             match asked {
                 PendingName::User(uid) => self.kernel.identify(&self.policy, uid),
                 PendingName::Group(gid) => self.kernel.name_group(&self.policy, gid),
+                PendingName::Container(key) => self.kernel.name_container(&self.policy, key),
             }
         }
         if waiting.len() < MOST_WAITING {
@@ -69,9 +72,18 @@ impl<K: Kernel> Engine<K> {
                 self.policy.groups.insert(gid, name);
                 self.resume(PendingName::Group(gid));
             }
+            WorkerReply::Container { generation, key, name }
+                if generation == self.policy.generation =>
+            {
+                let now = self.kernel.now();
+                self.policy.containers.add(key, name, now);
+                self.resume(PendingName::Container(key));
+            }
             // Requested under an earlier policy: the scan since then evaluates the processes that
             // waited.
-            WorkerReply::User { .. } | WorkerReply::Group { .. } => {}
+            WorkerReply::User { .. }
+            | WorkerReply::Group { .. }
+            | WorkerReply::Container { .. } => {}
             WorkerReply::Examined { pid, number, examined } => {
                 self.take_examined(pid, number, examined);
             }

@@ -1,4 +1,4 @@
-//! Detection of containers created by root. Their processes keep their cgroup, because they would
+//! Detection of containers by namespaces. Processes of those created by root keep their cgroup, because they would
 //! lose the limits and the device filter of the container elsewhere. Must not trust namespaces
 //! alone.
 //!
@@ -13,14 +13,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::event::Uid;
 use crate::kernel::process::ProcessHandle;
 use crate::sys::{self, Namespace};
 
-/// Relation of a process to containers created by root.
+/// Relation of a process to containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Containment {
-    /// Outside of any such container.
+    /// In the namespaces of the host.
     Host,
+    /// In namespaces that this user created.
+    OfUser(Uid),
     /// Inside a container created by root.
     Container,
     /// Namespaces that could not be read.
@@ -68,13 +71,14 @@ impl HostNamespaces {
     }
 
     fn decide(&self, open: impl Fn(Namespace) -> io::Result<File>) -> Option<Containment> {
+        let mut containment = Containment::Host;
         for (which, host) in NAMESPACES.into_iter().zip(self.inodes) {
             let found = open(which).and_then(|file| Ok((file.metadata()?.ino(), file)));
             match found {
                 Ok((inode, _)) if host.contains(&Some(inode)) => {}
                 Ok((_, file)) => match sys::namespace_owner(file.as_fd()) {
                     Ok(0) => return Some(Containment::Container),
-                    Ok(_) => {}
+                    Ok(owner) => containment = Containment::OfUser(Uid(owner)),
                     Err(_) => return Some(Containment::Unknown),
                 },
                 Err(error) => {
@@ -87,7 +91,7 @@ impl HostNamespaces {
                 }
             }
         }
-        Some(Containment::Host)
+        Some(containment)
     }
 }
 

@@ -9,21 +9,19 @@
 use std::sync::Arc;
 
 use super::Missing;
-use crate::cgroup::mounts::Hierarchies;
+use super::container::{ContainerFacts, ContainerPlace, FactNames, by_namespaces, by_path};
 use crate::event::Uid;
 use crate::kernel::process::path_in;
 use crate::policy::context_rules::ContextRules;
 use crate::rules::ancestry::Ancestor;
+use crate::rules::container::Container;
 use crate::rules::context::{ContextMismatch, Login, Place};
 use crate::rules::explain::Mismatch;
 use crate::rules::ignore::Scheduling;
 use crate::rules::{Action, Rule, RuleId};
 
 /// Facts about a process. Each is read only if a rule that could match depends on it.
-pub trait ConditionFacts {
-    /// Returns the mounted hierarchies.
-    fn hierarchies(&self) -> &Hierarchies;
-
+pub trait ConditionFacts: ContainerFacts {
     /// Returns the text of its `/proc/PID/cgroup`.
     fn cgroup(&mut self) -> Option<&[u8]>;
 
@@ -36,21 +34,12 @@ pub trait ConditionFacts {
     /// Returns its login UID; `None` if it is not set.
     fn login(&mut self) -> Option<Uid>;
 
-    /// Returns the name of a user.
-    ///
-    /// # Errors
-    /// The user must be looked up first.
-    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing>;
-
     /// Returns the arguments of its program, the text of its `/proc/PID/cmdline`. `None` if they cannot
     /// be read.
     ///
     /// # Errors
     /// They must be read first.
     fn arguments(&mut self) -> Result<Option<&[u8]>, Missing>;
-
-    /// Checks whether root owns this cgroup and nobody else may move processes into it.
-    fn is_of_root(&self, hierarchy: usize, path: &[u8]) -> bool;
 
     /// Returns the rule with criteria on the place of a process that placed this one last, if a user may
     /// have moved it to this cgroup since.
@@ -64,6 +53,10 @@ pub struct Conditions<'p, F> {
     facts: F,
     position: Option<Position>,
     login: Option<Option<Uid>>,
+    /// The container that the path of its cgroup names.
+    by_path: Option<Option<Container>>,
+    /// The container that its namespaces show.
+    by_namespaces: Option<Option<Container>>,
 }
 
 /// Where a process is, as far as criteria on its place are concerned.
@@ -83,7 +76,7 @@ enum Position {
 impl<'p, F: ConditionFacts> Conditions<'p, F> {
     /// Creates the tests for the process with these facts.
     pub fn new(rules: &'p ContextRules, facts: F) -> Self {
-        Self { rules, facts, position: None, login: None }
+        Self { rules, facts, position: None, login: None, by_path: None, by_namespaces: None }
     }
 
     /// Returns the first condition that the process does not meet, for a rule whose other criteria it
@@ -110,7 +103,7 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
             }
         }
         if rule.tests_place() {
-            if let Some(miss) = self.place_mismatch(id, rule) {
+            if let Some(miss) = self.place_mismatch(id, rule)? {
                 return Ok(Some(Mismatch::Context(miss)));
             }
         }
@@ -125,6 +118,17 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
     /// lead.
     pub fn is_placed(&self) -> bool {
         matches!(self.position, Some(Position::Placed(_)))
+    }
+
+    /// Returns the container of the process and whether its namespaces alone show it. `None` outside of containers,
+    /// and if its place does not show where it comes from.
+    ///
+    /// # Errors
+    /// Its namespaces must be read first.
+    pub fn container(&mut self) -> Result<Option<&Container>, Missing> {
+        let (rules, facts) = (self.rules, &mut self.facts);
+        self.position.get_or_insert_with(|| position(rules, facts));
+        self.find_container(true)
     }
 
     /// Checks whether a test found the process in the root cgroup. The kernel shows that also for a child
@@ -165,24 +169,61 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
         self.rules.leads_to(id, below) && is_way_of_root(self.rules, facts, (index, &path, top))
     }
 
-    fn place_mismatch(&mut self, id: RuleId, rule: &Rule) -> Option<ContextMismatch> {
+    fn place_mismatch(
+        &mut self,
+        id: RuleId,
+        rule: &Rule,
+    ) -> Result<Option<ContextMismatch>, Missing> {
         let (rules, facts) = (self.rules, &mut self.facts);
         let position = self.position.get_or_insert_with(|| position(rules, facts));
         let keeps = match position {
-            Position::Original(path) => return rule.place_mismatch(&rules.place(path)),
             Position::Placed(path) => rules.leads_to(id, path),
+            Position::MovedFrom(by, _) if id < *by => false,
+            Position::MovedFrom(by, _) if id == *by => true,
             // A user must not get an earlier rule by a move. If the rule does not match any more, a later
             // one can.
-            Position::MovedFrom(by, path) if id > *by => {
-                return rule.place_mismatch(&rules.place(path));
+            Position::Original(path) | Position::MovedFrom(_, path) => {
+                let miss = rule.place_mismatch(&rules.place(path));
+                return match miss.is_none() && rule.tests_container() {
+                    true => self.container_mismatch(rule),
+                    false => Ok(miss),
+                };
             }
-            Position::MovedFrom(by, _) => *by == id,
             Position::Unknown => {
                 let nowhere = rule.place_mismatch(&Place { unit: None, cgroup: b"" });
-                return nowhere.or(Some(ContextMismatch::Place));
+                return Ok(nowhere.or(Some(ContextMismatch::Place)));
             }
         };
-        (!keeps).then_some(ContextMismatch::Place)
+        Ok((!keeps).then_some(ContextMismatch::Place))
+    }
+
+    fn container_mismatch(&mut self, rule: &Rule) -> Result<Option<ContextMismatch>, Missing> {
+        let container = self.find_container(rule.tests_any_container())?.cloned();
+        rule.container_mismatch(container.as_ref(), &mut FactNames(&mut self.facts))
+    }
+
+    /// Returns the container of the process, of which a test has found the position. The namespaces are read only if
+    /// a test needs them and the path of its cgroup names no container: each is one more call for the thread that
+    /// moves processes.
+    fn find_container(&mut self, by_any: bool) -> Result<Option<&Container>, Missing> {
+        let (rules, facts) = (self.rules, &mut self.facts);
+        let (
+            Some(Position::Original(path) | Position::MovedFrom(_, path)),
+            Some((hierarchy, tree)),
+        ) = (&self.position, rules.hierarchy(facts.hierarchies()))
+        else {
+            return Ok(None);
+        };
+        let top = tree.top.trim_end_matches('/').len();
+        let place = ContainerPlace { hierarchy, path, top };
+        let named = self.by_path.get_or_insert_with(|| by_path(rules, place, facts));
+        if named.is_some() || !by_any {
+            return Ok(named.as_ref());
+        }
+        if self.by_namespaces.is_none() {
+            self.by_namespaces = Some(by_namespaces(rules, place, facts)?);
+        }
+        Ok(self.by_namespaces.as_ref().and_then(Option::as_ref))
     }
 }
 
@@ -219,7 +260,9 @@ fn is_way_of_root(
     (index, path, top): (usize, &[u8], usize),
 ) -> bool {
     let below = path.get(top..).unwrap_or_default();
-    rules.steps(below).all(|step| facts.is_of_root(index, &path[..top + step.len()]))
+    rules
+        .steps(below)
+        .all(|step| facts.sole_owner(index, &path[..top + step.len()]) == Some(Uid(0)))
 }
 
 #[cfg(test)]

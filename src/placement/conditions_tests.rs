@@ -1,10 +1,14 @@
 //! Tests the conditions of rules: which facts they need, and which rule a process keeps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
 
 use super::*;
-use crate::cgroup::mounts::{Hierarchy, Version};
+use crate::cgroup::mounts::{Hierarchies, Hierarchy, Version};
+use crate::kernel::container::Containment;
 use crate::policy::test_policy;
+use crate::rules::container::ContainerKey;
 use crate::rules::ignore::IgnoreWhen;
 
 const ROOT: &str = "/pool";
@@ -25,14 +29,17 @@ struct Facts {
     name: Option<&'static str>,
     /// `None` if they were not read yet.
     arguments: Option<&'static [u8]>,
+    /// Relation to containers by its namespaces; `None` if they were not read yet.
+    containment: Option<Containment>,
+    is_in_namespace_of_root: bool,
+    /// Owners of cgroups other than root.
+    owners: BTreeMap<&'static str, Uid>,
+    /// The name in the files of its engine; `None` if they were not read yet.
+    container: Option<&'static str>,
     reads: Vec<&'static str>,
 }
 
 impl ConditionFacts for &mut Facts {
-    fn hierarchies(&self) -> &Hierarchies {
-        &self.hierarchies
-    }
-
     fn cgroup(&mut self) -> Option<&[u8]> {
         self.reads.push("cgroup");
         (!self.text.is_empty()).then_some(self.text.as_bytes())
@@ -58,22 +65,48 @@ impl ConditionFacts for &mut Facts {
         all.collect()
     }
 
-    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
-        self.name.map(|name| Some(name.to_owned())).ok_or(Missing::User(uid))
-    }
-
     fn arguments(&mut self) -> Result<Option<&[u8]>, Missing> {
         self.reads.push("arguments");
         self.arguments.map(Some).ok_or(Missing::Arguments)
     }
 
-    fn is_of_root(&self, _: usize, path: &[u8]) -> bool {
-        let path = std::str::from_utf8(path).unwrap();
-        path.starts_with("/pool/") && !self.of_users.contains(path)
-    }
-
     fn placed_by(&mut self, _: usize, _: &[u8]) -> Option<RuleId> {
         self.placed_by
+    }
+}
+
+impl ContainerFacts for &mut Facts {
+    fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+
+    fn sole_owner(&self, _: usize, path: &[u8]) -> Option<Uid> {
+        let path = std::str::from_utf8(path).unwrap();
+        let owner = self.owners.get(path).copied().unwrap_or(Uid(0));
+        (!self.of_users.contains(path)).then_some(owner)
+    }
+
+    fn containment(&mut self) -> Result<Containment, Missing> {
+        self.reads.push("namespaces");
+        self.containment.ok_or(Missing::Namespaces)
+    }
+
+    fn is_in_namespace_of_root(&mut self) -> bool {
+        self.is_in_namespace_of_root
+    }
+
+    fn accountable(&self, uid: Uid) -> Uid {
+        // All subordinate UIDs are those of user 7.
+        if uid.0 >= 100_000 { Uid(7) } else { uid }
+    }
+
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        self.name.map(|name| Some(name.to_owned())).ok_or(Missing::User(uid))
+    }
+
+    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
+        self.reads.push("name");
+        self.container.map(|name| Some(name.to_owned())).ok_or(Missing::ContainerName(key))
     }
 }
 
@@ -127,6 +160,209 @@ fn units_and_cgroups() {
         ("user = 7\nnot = { from = \"/user.slice/**\" }", cron, None),
     ] {
         assert_eq!(one(criteria, &mut in_cgroup(path)), expected, "{criteria} in {path}");
+    }
+}
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+#[test]
+fn containers_by_their_cgroup() {
+    let docker = format!("/system.slice/docker-{ID}.scope");
+    let rootless = format!("/user.slice/user-7.slice/user@7.service/user.slice/libpod-{ID}.scope");
+    let (needs, excludes) = (miss(ContextMismatch::Container), miss(ContextMismatch::NotContainer));
+    for (criteria, path, expected) in [
+        ("container = true", &*docker, None),
+        ("container = \"docker:web\"", &docker, None),
+        ("container = [\"lxc:x\", \"docker:we*\"]", &docker, None),
+        ("container = \"docker:0123456789ab\"", &docker, None),
+        ("container = \"docker:db\"", &docker, needs),
+        ("container = \"podman:*\"", &docker, needs),
+        ("container = \"lxc:101\"", "/lxc/101/ns/init.scope", None),
+        ("container = \"nspawn:box\"", "/machine.slice/systemd-nspawn@box.service/payload", None),
+        ("container = true", &rootless, needs),
+        ("container = \"podman:*\"", &rootless, needs),
+        ("container = \"podman@alice:*\"", &rootless, needs),
+        ("container = \"podman@ali?e:*\"", &rootless, None),
+        ("container = \"podman@7:*\"", &rootless, None),
+        ("container = \"podman@7:web\"", &rootless, needs),
+        ("container = \"*@*:*\"", &rootless, None),
+        ("user = 7\nnot = { container = true }", &docker, excludes),
+        ("user = 7\nnot = { container = true }", &rootless, None),
+        ("user = 7\nnot = { container = \"docker:db\" }", &docker, None),
+        ("unit = \"x.service\"\ncontainer = true", &docker, miss(ContextMismatch::Unit)),
+        // The names of cgroups of rules mean nothing.
+        ("container = true", "/pool/lxc/x", needs),
+    ] {
+        // The names of users are resolved before, so that "alice" is one that does not exist.
+        let (name, container) = (Some("alice"), Some("web"));
+        let containment = Some(Containment::Host);
+        let mut facts = Facts { name, container, containment, ..in_cgroup(path) };
+        let criteria = criteria.replace("@alice", "@4000");
+        assert_eq!(one(&criteria, &mut facts), expected, "{criteria} in {path}");
+    }
+}
+
+#[test]
+fn containers_by_their_namespaces() {
+    let needs = miss(ContextMismatch::Container);
+    let of_user = |uid| Some(Containment::OfUser(Uid(uid)));
+    let root = Some(Containment::Container);
+    for (criteria, path, containment, expected) in [
+        ("container = true", "/box", root, None),
+        ("container = \"*:*\"", "/system.slice/x.service/payload", root, None),
+        ("container = true", "/box", Some(Containment::Host), needs),
+        ("container = true", "/box", Some(Containment::Unknown), needs),
+        ("container = \"docker:*\"", "/box", root, needs),
+        ("container = \"*:web\"", "/box", root, needs),
+        // A set-user-ID program creates these for any user.
+        ("container = true", "/", root, needs),
+        ("container = true", "/system.slice/cron.service", root, needs),
+        ("container = true", "/user.slice/user-7.slice/session-1.scope", root, needs),
+        ("container = \"*@*:*\"", "/user.slice/user-7.slice/session-1.scope", root, needs),
+        ("container = true", "/box", of_user(7), needs),
+        ("container = \"*@7:*\"", "/box", of_user(7), None),
+        ("container = \"*@7:*\"", "/", of_user(100_000), None),
+        ("container = \"*@8:*\"", "/box", of_user(7), needs),
+    ] {
+        let mut facts = Facts { containment, ..in_cgroup(path) };
+        assert_eq!(one(criteria, &mut facts), expected, "{criteria} in {path}: {containment:?}");
+    }
+    let mut hidden = Facts { containment: Some(Containment::Unknown), ..in_cgroup("/box") };
+    hidden.is_in_namespace_of_root = true;
+    assert_eq!(one("container = true", &mut hidden), None);
+}
+
+#[test]
+fn a_user_cannot_claim_a_container_of_root() {
+    let needs = miss(ContextMismatch::Container);
+    let docker = format!("/system.slice/x.service/libpod-payload-{ID}");
+    for (above, criteria, expected) in [
+        (None, "container = \"podman:*\"", None),
+        (Some(7), "container = \"podman:*\"", needs),
+        (Some(7), "container = \"podman@7:*\"", None),
+        (Some(7), "container = true", needs),
+        (Some(100_000), "container = \"podman@7:*\"", None),
+    ] {
+        let mut facts = Facts { containment: Some(Containment::Host), ..in_cgroup(&docker) };
+        facts.owners.extend(above.map(|uid| ("/system.slice/x.service", Uid(uid))));
+        assert_eq!(one(criteria, &mut facts), expected, "{criteria} {above:?}");
+    }
+    // Several users can move processes into the parent.
+    let mut shared = Facts { containment: Some(Containment::Host), ..in_cgroup(&docker) };
+    shared.of_users.insert("/system.slice/x.service");
+    assert_eq!(one("container = \"*@*:*\"", &mut shared), needs);
+    // The cgroup of an LXC container belongs to the root user of its user namespace, on v2.
+    let mut mapped = in_cgroup("/lxc.payload.web/init.scope");
+    mapped.owners.insert("/lxc.payload.web", Uid(100_000));
+    assert_eq!(one("container = \"lxc:web\"", &mut mapped), None);
+    // With namespaces of root, but in the delegated cgroup of a service of a user.
+    let root = Some(Containment::Container);
+    let mut own = Facts { containment: root, ..in_cgroup("/system.slice/x.service/a") };
+    own.owners.insert("/system.slice/x.service", Uid(7));
+    assert_eq!(one("container = true", &mut own), needs);
+    assert_eq!(one("container = \"*@7:*\"", &mut own), None);
+    // A rule creates cgroups at the top of the hierarchy.
+    let rules = "[[rule]]\ncontainer = true\ncgroup = \"a\"\n                 [[rule]]\nuser = 7\ncgroup = \"lxc/%p\"\n";
+    let policy = test_policy(rules, Vec::new());
+    let mut facts = Facts { containment: root, ..in_cgroup("/lxc/sleep") };
+    let context = ContextRules::new(policy.matcher.rules(), &facts.hierarchies, ["", ""]);
+    let rule = policy.matcher.rule(RuleId(0)).unwrap();
+    assert_eq!(Conditions::new(&context, &mut facts).test(RuleId(0), rule), Ok(needs));
+}
+
+#[test]
+fn the_container_of_a_process_is_found_only_for_rules_that_need_it() {
+    let docker = format!("/docker/{ID}");
+    for (criteria, path, expected, reads) in [
+        ("user = 7", &*docker, Ok(None), &[][..]),
+        ("container = \"docker:*\"", &docker, Ok(None), &["cgroup"]),
+        ("container = true", &docker, Ok(None), &["cgroup"]),
+        ("container = \"docker:*\"", "/", Ok(miss(ContextMismatch::Container)), &["cgroup"]),
+        ("container = true", "/", Err("namespaces"), &["cgroup", "namespaces"]),
+        ("container = \"docker:web\"", &docker, Err("name"), &["cgroup", "name"]),
+        (
+            "unit = \"x.service\"\ncontainer = true",
+            "/",
+            Ok(miss(ContextMismatch::Unit)),
+            &["cgroup"],
+        ),
+    ] {
+        let rules = format!("[[rule]]\n{criteria}\ncgroup = \"a\"\n");
+        let policy = test_policy(&rules, Vec::new());
+        let mut facts = in_cgroup(path);
+        let context = ContextRules::new(policy.matcher.rules(), &facts.hierarchies, [ROOT, ""]);
+        let rule = policy.matcher.rule(RuleId(0)).unwrap();
+        let found = Conditions::new(&context, &mut facts).test(RuleId(0), rule);
+        let found = found.map_err(|missing| match missing {
+            Missing::Namespaces => "namespaces",
+            Missing::ContainerName(_) => "name",
+            Missing::Exe | Missing::Arguments | Missing::User(_) => "other",
+        });
+        assert_eq!(found, expected, "{criteria} in {path}");
+        assert_eq!(facts.reads, reads, "{criteria} in {path}");
+    }
+}
+
+/// Returns whether a test accepts a container, written as `engine[@UID]:name`; an empty engine is an unknown one.
+fn naive(test: &str, container: &str) -> bool {
+    let parts = |text: &str| {
+        let (kind, name) = text.split_once(':').unwrap();
+        let (engine, owner) = kind.split_once('@').unwrap_or((kind, "0"));
+        [engine, owner, name].map(str::to_owned)
+    };
+    let [engine, owner, name] = parts(test);
+    let [own_engine, own_owner, own_name] = parts(container);
+    let starts = |wanted: &str, own: &str| match wanted.strip_suffix('*') {
+        Some(start) => own.starts_with(start),
+        None => wanted == own,
+    };
+    (engine == "*" || engine == own_engine)
+        && (owner == "*" || owner == own_owner)
+        && starts(&name, &own_name)
+}
+
+proptest! {
+    /// Compares with [`naive`] for any tests, below `not` too, and any container of root, of a user or none.
+    #[test]
+    fn containers_are_those_of_a_naive_reference(
+        when in prop::collection::vec("(lxc|nspawn|docker|\\*)(@7|@8|@\\*)?:(web|db|w\\*|\\*)", 0..3),
+        not in prop::collection::vec("(lxc|nspawn|\\*)(@7|@\\*)?:(web|d\\*|\\*)", 0..3),
+        (place, container) in prop::sample::select(vec![
+            ("/lxc/web", Some("lxc:web")),
+            ("/lxc.payload.db/a", Some("lxc:db")),
+            ("/machine.slice/machine-web.scope", Some("nspawn:web")),
+            ("/user.slice/user-7.slice/user@7.service/a/lxc.payload.web", Some("lxc@7:web")),
+            ("/user.slice/user-8.slice/user@8.service/a/lxc/db", Some("lxc@8:db")),
+            ("/box", Some("?:")),
+            ("/system.slice/a.service", None),
+            ("/", None),
+        ]),
+    ) {
+        let list = |tests: &[String]| {
+            let unique: BTreeSet<String> = tests.iter().map(|test| format!("{test:?}")).collect();
+            unique.into_iter().collect::<Vec<_>>().join(", ")
+        };
+        let mut criteria = "user = 7".to_owned();
+        if !when.is_empty() {
+            criteria += &format!("\ncontainer = [{}]", list(&when));
+        }
+        if !not.is_empty() {
+            criteria += &format!("\nnot = {{ container = [{}] }}", list(&not));
+        }
+        let containment =
+            Some(if place == "/box" { Containment::Container } else { Containment::Host });
+        let mut facts = Facts { containment, name: Some("alice"), ..in_cgroup(place) };
+        let accepts = |tests: &[String]| {
+            container.is_some_and(|own| tests.iter().any(|test| naive(test, own)))
+        };
+        let expected = if !when.is_empty() && !accepts(&when) {
+            miss(ContextMismatch::Container)
+        } else if accepts(&not) {
+            miss(ContextMismatch::NotContainer)
+        } else {
+            None
+        };
+        prop_assert_eq!(one(&criteria, &mut facts), expected, "{} in {}", criteria, place);
     }
 }
 
@@ -297,6 +533,21 @@ fn a_placed_process_keeps_its_rule() {
     for path in ["/pool/jobs/alice/x", "/pool/jobs", "/jobs/alice", "/pool/other", "/"] {
         assert_eq!(tested(THREE, &mut in_cgroup(path)), [None, unit, unit], "{path}");
     }
+}
+
+#[test]
+fn a_process_that_was_moved_out_of_its_container_keeps_the_rule() {
+    let rules = "[[rule]]\nuser = \"*\"\nnot = { container = true }\ncgroup = \"others\"\n                 [[rule]]\ncontainer = \"lxc:web\"\ncgroup = \"web\"\n";
+    let host = Some(Containment::Host);
+    let (place, needs) = (miss(ContextMismatch::Place), miss(ContextMismatch::Container));
+    let mut inside = Facts { containment: host, ..in_cgroup("/lxc/web") };
+    assert_eq!(tested(rules, &mut inside), [miss(ContextMismatch::NotContainer), None]);
+    let mut placed = Facts { containment: host, ..in_cgroup("/pool/web") };
+    assert_eq!(tested(rules, &mut placed), [place, None]);
+    let mut elsewhere = Facts { containment: host, ..in_cgroup("/pool/x") };
+    assert_eq!(tested(rules, &mut elsewhere), [None, needs]);
+    let mut moved = Facts { placed_by: Some(RuleId(1)), ..in_cgroup("/user.slice/user-7.slice/x") };
+    assert_eq!(tested(rules, &mut moved), [place, None]);
 }
 
 #[test]

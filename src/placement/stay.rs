@@ -2,6 +2,7 @@
 //! `cgrulectl explain` use the same function and differ only in how they read the facts. Must not trust
 //! what a user can change.
 
+use super::container::{ContainerFacts, ContainerPlace, accepts};
 use super::{KnownExe, Missing, Protection, path_user, protection};
 use crate::cgroup::config::{UserSliceSpec, keeping_table};
 use crate::cgroup::mounts::{Hierarchies, HierarchySet, Version};
@@ -10,6 +11,7 @@ use crate::event::{Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::{ProcessStatus, path_in};
 use crate::policy::Policy;
+use crate::rules::container::LeaveContainers;
 use crate::rules::{LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// Maximum number of children examined to detect that a process of root is the monitor of a
@@ -89,12 +91,9 @@ pub struct StaySubject<'s> {
 }
 
 /// Facts about the process and its cgroups. Each is read only if the decision depends on it.
-pub trait StayFacts {
+pub trait StayFacts: ContainerFacts {
     /// Checks whether systemd is the init system of the host.
     fn runs_systemd(&self) -> bool;
-
-    /// Returns the mounted hierarchies.
-    fn hierarchies(&self) -> &Hierarchies;
 
     /// Checks whether the process is the daemon.
     fn is_daemon(&self) -> bool;
@@ -111,16 +110,6 @@ pub trait StayFacts {
     /// Checks whether the process is its user's service manager or the `(sd-pam)` of that. `None`
     /// while that is unknown.
     fn is_user_manager(&mut self) -> Option<bool>;
-
-    /// Determines whether the process is in a container created by root.
-    ///
-    /// # Errors
-    /// Its namespaces must be read first.
-    fn containment(&mut self) -> Result<Containment, Missing>;
-
-    /// Checks whether the process is in a PID namespace below the initial one but in the initial
-    /// user namespace.
-    fn is_in_namespace_of_root(&mut self) -> bool;
 
     /// Checks whether a cgroup of the v2 hierarchy contains the process and no other.
     fn is_alone_in(&self, path: &str) -> bool;
@@ -245,7 +234,8 @@ fn foreign_group(
         let is_job = facts.runs_systemd() && is_job_of_another(manager, policy, subject)?;
         return Ok(is_job.then(|| StayReason::OthersJob(place.into_owned())));
     }
-    if target.rule.moves_containers || !is_in_foreign_group(policy, target, subject, facts) {
+    let leaves = &target.rule.leave_containers;
+    if *leaves == LeaveContainers::Yes || !is_in_foreign_group(policy, target, subject, facts) {
         return Ok(None);
     }
     let stays = match facts.containment()? {
@@ -253,9 +243,30 @@ fn foreign_group(
         // A user can make the namespaces unreadable, so the decision uses data that can always be
         // read.
         Containment::Unknown => facts.is_in_namespace_of_root(),
-        Containment::Host => subject.uid.0 == 0 && is_monitor(facts),
+        Containment::Host | Containment::OfUser(_) => subject.uid.0 == 0 && is_monitor(facts),
     };
+    let stays = stays && !may_leave(policy, leaves, subject, facts)?;
     Ok(stays.then(|| StayReason::InContainer(place.into_owned())))
+}
+
+/// Checks whether the rule names the container of the process as one that processes may leave.
+fn may_leave(
+    policy: &Policy,
+    leaves: &LeaveContainers,
+    subject: &StaySubject<'_>,
+    facts: &mut impl StayFacts,
+) -> Result<bool, Missing> {
+    let tests = match leaves {
+        LeaveContainers::No => return Ok(false),
+        LeaveContainers::Yes => return Ok(true),
+        LeaveContainers::Of(tests) => tests,
+    };
+    let Some((hierarchy, tree)) = policy.context.hierarchy(facts.hierarchies()) else {
+        return Ok(false);
+    };
+    let top = tree.top.trim_end_matches('/').len();
+    let Some(path) = path_in(subject.cgroup, tree.listed.as_bytes()) else { return Ok(false) };
+    accepts(tests, &policy.context, ContainerPlace { hierarchy, path, top }, facts)
 }
 
 /// Checks whether the process belongs to another user than the service manager above it, and no

@@ -3,11 +3,21 @@ use crate::cgroup::config::{GroupConfigs, GroupPermissions, GroupSpec, GroupSpec
 use crate::cgroup::mounts::Hierarchy;
 use crate::event::Gid;
 use crate::kernel::program::ExeInfo;
+use crate::policy::context_rules::ContextRules;
 use crate::policy::test_policy;
+use crate::rules::container::{ContainerEngine, ContainerId, ContainerKey};
 use crate::rules::names::UserIdentity;
 
 const RULES: &str =
     "[[rule]]\nuser = \"7\"\ncgroup = \"a\"\n[[rule]]\ngroup = \"50\"\ncgroup = \"b\"\n";
+
+/// Returns the policy of these rules on a host with the hierarchy of [`Facts`].
+fn unified_policy(rules: &str) -> Policy {
+    let mut policy = test_policy(rules, Vec::new());
+    let trees = Facts::default().hierarchies;
+    policy.context = ContextRules::new(policy.matcher.rules(), &trees, ["", ""]);
+    policy
+}
 
 /// A process of UID 7 below systemd, outside of any container.
 #[derive(Clone)]
@@ -54,9 +64,6 @@ impl StayFacts for Facts {
     fn runs_systemd(&self) -> bool {
         self.runs_systemd
     }
-    fn hierarchies(&self) -> &Hierarchies {
-        &self.hierarchies
-    }
     fn is_daemon(&self) -> bool {
         self.is_daemon
     }
@@ -81,17 +88,35 @@ impl StayFacts for Facts {
     fn is_user_manager(&mut self) -> Option<bool> {
         self.manager
     }
+    fn is_alone_in(&self, _: &str) -> bool {
+        self.is_alone
+    }
+    fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
+        self.owner
+    }
+}
+
+impl ContainerFacts for Facts {
+    fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+    fn sole_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
+        self.owner
+    }
     fn containment(&mut self) -> Result<Containment, Missing> {
         self.containment
     }
     fn is_in_namespace_of_root(&mut self) -> bool {
         self.is_in_namespace_of_root
     }
-    fn is_alone_in(&self, _: &str) -> bool {
-        self.is_alone
+    fn accountable(&self, uid: Uid) -> Uid {
+        uid
     }
-    fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {
-        self.owner
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        Err(Missing::User(uid))
+    }
+    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
+        Err(Missing::ContainerName(key))
     }
 }
 
@@ -232,6 +257,34 @@ fn a_container_of_root_keeps_its_processes() {
     let policy = test_policy(RULES, Vec::new());
     let unread = Facts { containment: Err(Missing::Namespaces), ..Facts::default() };
     assert_eq!(decide(&policy, 7, "/bin/sh", place, unread), Err(Missing::Namespaces));
+}
+
+#[test]
+fn a_rule_names_the_containers_that_processes_may_leave() {
+    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let docker = format!("/docker/{id}");
+    let id = ContainerId::parse(id.as_bytes()).unwrap();
+    let unread = Err(Missing::ContainerName(ContainerKey { engine: ContainerEngine::Docker, id }));
+    let stays = |place: &str| Ok(container(place));
+    for (containers, place, expected) in [
+        ("true", "/lxc/101", Ok(MOVE)),
+        ("false", "/lxc/101", stays("/lxc/101")),
+        ("\"lxc:101\"", "/lxc/101", Ok(MOVE)),
+        ("\"lxc:101\"", "/lxc/101/ns", Ok(MOVE)),
+        ("[\"lxc:1*\", \"docker:x\"]", "/lxc/101", Ok(MOVE)),
+        ("\"lxc:102\"", "/lxc/101", stays("/lxc/101")),
+        ("\"lxc@7:101\"", "/lxc/101", stays("/lxc/101")),
+        ("\"docker:*\"", &docker, Ok(MOVE)),
+        ("\"docker:web\"", &docker, unread),
+        ("\"*:*\"", "/box", Ok(MOVE)),
+        ("\"docker:*\"", "/box", stays("/box")),
+    ] {
+        let rules = format!("[[rule]]\nuser = 7\ncgroup = \"a\"\ncontainers = {containers}\n");
+        let policy = unified_policy(&rules);
+        let facts = Facts { containment: Ok(Containment::Container), ..Facts::default() };
+        let found = decide(&policy, 7, "/bin/sh", place, facts);
+        assert_eq!(found, expected, "{containers} in {place}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::cgroup::mounts::{Hierarchies, HierarchySet};
 use crate::event::{Gid, Nanos, Uid};
 use crate::policy::ancestor_programs::AncestorPrograms;
 use crate::policy::context_rules::ContextRules;
+use crate::policy::known_containers::KnownContainers;
 use crate::policy::load::Subordinates;
 use crate::policy::observer::DecisionObserver;
 use crate::policy::settings_update::SettingsUpdate;
@@ -37,6 +38,8 @@ pub struct Policy {
     /// Names of GIDs, looked up only when a destination contains one; `None` for a GID without a
     /// name.
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
+    /// Names of containers, read only when a rule tests them.
+    pub containers: KnownContainers,
     /// Counts for status and log output.
     pub summary: Summary,
     /// Settings of cgroups, applied when they are created.
@@ -197,6 +200,7 @@ impl Policy {
             users,
             written_names: HashMap::default(),
             groups: groups.into_iter().collect(),
+            containers: KnownContainers::default(),
             summary: Summary::default(),
             configs: Arc::default(),
             plans,

@@ -6,6 +6,7 @@ pub mod ancestor_programs;
 mod compiled;
 pub mod context_rules;
 pub mod files;
+mod known_containers;
 pub mod load;
 pub mod observer;
 pub mod rebuild;

@@ -3,6 +3,7 @@
 //! hot thread.
 
 pub mod active;
+mod assertions;
 mod controllers;
 mod loaded_config;
 mod managed_roots;
@@ -39,6 +40,8 @@ use crate::rules::{PathBase, Rule};
 use crate::sys;
 use crate::telemetry::log;
 use active::{ActivePolicy, PolicyCell};
+pub use assertions::TestReporter;
+use assertions::TestedRules;
 pub use loaded_config::LoadedConfig;
 pub use managed_roots::warn_overbroad;
 use retained::{LastGood, Retained, RetainedFiles};
@@ -77,6 +80,7 @@ pub struct PolicyBuilder {
     /// Versions of files that replace their content, regardless of errors.
     overlay: Overlay,
     announce: ObserverOf,
+    tests: TestedRules,
     /// Configuration that was loaded earlier, used for the first policy.
     preloaded: Option<Loaded>,
     cell: PolicyCell,
@@ -109,6 +113,7 @@ impl PolicyBuilder {
             settings: None,
             overlay: Overlay::default(),
             announce,
+            tests: TestedRules::default(),
             preloaded,
             cell: PolicyCell::default(),
             missing: Vec::new(),
@@ -172,7 +177,8 @@ impl PolicyBuilder {
     /// Loads the files, unless that was done earlier.
     fn read(&mut self, overlay: &Overlay) -> Loaded {
         let read = self.preloaded.take();
-        read.unwrap_or_else(|| load_over(&self.sources, &self.names, overlay.clone()))
+        let loaded = read.unwrap_or_else(|| load_over(&self.sources, &self.names, overlay.clone()));
+        self.tested(loaded)
     }
 
     /// Loads a candidate for the next policy. The last valid version of a file with new errors

@@ -20,6 +20,7 @@ use crate::kernel::exe_pool::{Examination, ExaminationPool};
 use crate::kernel::program::{self, Examined, ReadRequest};
 use crate::kernel::user_manager::LookupReply;
 use crate::policy::{Policy, User};
+use crate::rules::container::ContainerKey;
 use crate::rules::names::UnknownName;
 use crate::sys;
 pub use directory::Directory;
@@ -45,6 +46,15 @@ pub enum WorkerReply {
         /// Group ID that was looked up.
         gid: Gid,
         /// Name in the group database.
+        name: Option<Box<str>>,
+    },
+    /// Name of a container, if it has one.
+    Container {
+        /// Generation of the policy that it was requested for.
+        generation: u64,
+        /// Container whose name was read.
+        key: ContainerKey,
+        /// Name in the files of its engine.
         name: Option<Box<str>>,
     },
     /// Result of the examination of an executable.
@@ -161,6 +171,11 @@ impl WorkerHandle {
     /// Requests the name of a group for the rules of `policy`.
     pub fn name_group(&mut self, policy: &Policy, gid: Gid) {
         self.lookups.ask(LookupKey::Group(gid), policy.generation, &policy.matcher);
+    }
+
+    /// Requests the name of a container for the rules of `policy`.
+    pub fn name_container(&mut self, policy: &Policy, key: ContainerKey) {
+        self.lookups.ask(LookupKey::Container(key), policy.generation, &policy.matcher);
     }
 
     /// Requests the examination of an executable, accounted to `user`. Returns `false` if that user

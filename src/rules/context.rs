@@ -1,9 +1,11 @@
-//! Criteria on the context of a process: the systemd unit and the cgroup in which it is, the programs of its
-//! ancestors (see [`super::ancestry`]), the user who logged in, and the arguments of its program. Unlike the other criteria they need data that is read
+//! Criteria on the context of a process: the systemd unit, the cgroup and the container in which it is, the programs
+//! of its ancestors (see [`super::ancestry`]), the user who logged in, and the arguments of its program. Unlike the
+//! other criteria they need data that is read
 //! only for a rule that can still win, so the index leaves them to its caller. It must not read
 //! anything.
 
-use super::glob::Glob;
+use super::container::{Container, ContainerNames, ContainerTest, accept};
+pub use super::text_test::TextTest;
 use super::{ExeTest, Rule, UserTest};
 use crate::event::Uid;
 
@@ -22,6 +24,8 @@ pub struct ContextCriteria {
     pub below: Vec<ExeTest>,
     /// Set if the programs of ancestors with any real UID count, and not only those of root.
     pub below_any_user: bool,
+    /// Tests of the container.
+    pub containers: Vec<ContainerTest>,
     /// Tests of the user who logged in.
     pub logins: Vec<UserTest>,
     /// Tests of the arguments, all of which must match; each is a list of alternatives.
@@ -55,33 +59,6 @@ impl ArgumentTest {
     }
 }
 
-/// A test of a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TextTest {
-    /// The whole text, compared literally.
-    Is(Box<[u8]>),
-    /// A pattern for the whole text. `*` and `?` stop at `/`, `**` does not.
-    Matches(Glob),
-}
-
-impl TextTest {
-    /// Checks whether the test accepts the text.
-    pub fn accepts(&self, text: &[u8]) -> bool {
-        match self {
-            Self::Is(own) => **own == *text,
-            Self::Matches(glob) => glob.matches(text),
-        }
-    }
-
-    /// Returns the text or pattern as written.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Is(text) => text,
-            Self::Matches(glob) => glob.as_bytes(),
-        }
-    }
-}
-
 /// Where a process is, in the hierarchy in which systemd keeps its units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'p> {
@@ -109,6 +86,8 @@ pub enum ContextMismatch {
     From,
     /// No ancestor runs one of the programs.
     Below,
+    /// The process is in none of the containers.
+    Container,
     /// The user who logged in is none of the users.
     Login,
     /// The arguments do not match, or are unknown.
@@ -119,6 +98,8 @@ pub enum ContextMismatch {
     NotFrom,
     /// The rule excludes a program that an ancestor runs.
     NotBelow,
+    /// The rule excludes the container.
+    NotContainer,
     /// The rule excludes the user who logged in.
     NotLogin,
     /// The rule excludes an argument.
@@ -129,10 +110,12 @@ pub enum ContextMismatch {
 }
 
 impl Rule {
-    /// Checks whether a match depends on the unit or cgroup in which a process is.
+    /// Checks whether a match depends on the unit, cgroup or container in which a process is.
     pub fn tests_place(&self) -> bool {
         let mut both = self.context().into_iter().flatten();
-        both.any(|context| !context.units.is_empty() || !context.from.is_empty())
+        both.any(|context| {
+            !context.units.is_empty() || !context.from.is_empty() || !context.containers.is_empty()
+        })
     }
 
     /// Checks whether a match depends on the user who logged in.
@@ -146,7 +129,7 @@ impl Rule {
         logins.any(UserTest::needs_name)
     }
 
-    /// Returns the first criterion on its place that a process does not meet.
+    /// Returns the first criterion on its unit or cgroup that a process does not meet.
     pub fn place_mismatch(&self, place: &Place<'_>) -> Option<ContextMismatch> {
         let [when, not] = self.context();
         let in_unit = |tests: &[TextTest]| {
@@ -162,6 +145,30 @@ impl Rule {
         } else {
             not.is_some_and(|not| in_cgroup(&not.from)).then_some(ContextMismatch::NotFrom)
         }
+    }
+
+    /// Returns the first criterion on its container that a process does not meet. A process outside of containers
+    /// meets no such criterion, and none excludes it.
+    ///
+    /// # Errors
+    /// A name must be found first.
+    pub fn container_mismatch<N: ContainerNames>(
+        &self,
+        container: Option<&Container>,
+        names: &mut N,
+    ) -> Result<Option<ContextMismatch>, N::Error> {
+        let [when, not] = self.context();
+        let mut accepts = |tests: &[ContainerTest]| match container {
+            Some(container) => accept(tests, container, names),
+            None => Ok(false),
+        };
+        if let Some(when) = when.filter(|when| !when.containers.is_empty()) {
+            if !accepts(&when.containers)? {
+                return Ok(Some(ContextMismatch::Container));
+            }
+        }
+        let is_excluded = not.map_or(Ok(false), |not| accepts(&not.containers))?;
+        Ok(is_excluded.then_some(ContextMismatch::NotContainer))
     }
 
     /// Returns the first criterion on its login that a process does not meet. A process without a

@@ -79,7 +79,7 @@ fn with(users: Vec<UserTest>, exes: Vec<ExeTest>) -> Rule {
         not: Negated::default(),
         exe_anywhere: false,
         leave_units: LeaveUnits::No,
-        moves_containers: false,
+        leave_containers: crate::rules::container::LeaveContainers::No,
         action: Action::ignore(),
     }
 }

@@ -139,6 +139,7 @@ impl Matcher {
                 asks_identity(&rule.when)
                     || asks_identity(&rule.not)
                     || rule.needs_login_name()
+                    || rule.needs_container_owner()
                     || rule.renders(&[Specifier::UserName])
             }),
             keeps_identity,

@@ -8,6 +8,7 @@
 
 pub mod ancestry;
 mod component;
+pub mod container;
 pub mod context;
 mod criteria;
 pub mod destination;
@@ -26,6 +27,7 @@ pub mod names;
 pub mod overbroad;
 mod pool_range;
 pub mod subsumption;
+mod text_test;
 mod trie;
 
 use std::fmt;
@@ -69,8 +71,8 @@ pub struct Rule {
     pub exe_anywhere: bool,
     /// Whether processes are moved out of systemd units.
     pub leave_units: LeaveUnits,
-    /// Whether processes in containers created by root are moved.
-    pub moves_containers: bool,
+    /// Whether processes are moved out of containers created by root.
+    pub leave_containers: container::LeaveContainers,
     /// The action for matching processes.
     pub action: Action,
 }
@@ -204,8 +206,7 @@ pub enum ExeTest {
     BaseGlob(Glob),
 }
 
-/// Whether a rule moves a process out of the systemd unit that tracks it: see
-/// [`crate::cgroup::unit`].
+/// Whether a rule moves a process out of the systemd unit that tracks it: see [`crate::cgroup::unit`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LeaveUnits {
     /// Processes stay in their unit, and a warning is logged.

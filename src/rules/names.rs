@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::container::{ContainerTest, LeaveContainers};
 use super::human::HumanUids;
 use super::{Criteria, GroupTest, Rule, UserTest};
 use crate::event::{Gid, Uid};
@@ -70,14 +71,20 @@ pub fn resolve(mut rule: Rule, names: &ResolvedNames) -> (Option<Rule>, Vec<Unkn
     let mut not = (*rule.not).clone();
     resolve_criteria(&mut not, names, &mut unknown);
     rule.not = not.into();
+    if let LeaveContainers::Of(tests) = &mut rule.leave_containers {
+        // Without one of its tests the rule moves fewer processes.
+        *tests = resolve_containers(std::mem::take(tests).into_vec(), names, &mut unknown).into();
+    }
     let left = kinds(&rule.when);
     ((given == left).then_some(rule), unknown)
 }
 
 /// Returns which kinds of criteria with names have an alternative.
-fn kinds(when: &Criteria) -> [bool; 3] {
-    let has_login = when.context.as_ref().is_some_and(|context| !context.logins.is_empty());
-    [!when.users.is_empty(), !when.groups.is_empty(), has_login]
+fn kinds(when: &Criteria) -> [bool; 4] {
+    let context = when.context.as_deref();
+    let has_login = context.is_some_and(|context| !context.logins.is_empty());
+    let has_container = context.is_some_and(|context| !context.containers.is_empty());
+    [!when.users.is_empty(), !when.groups.is_empty(), has_login, has_container]
 }
 
 /// Replaces the names in `users` by IDs. Unknown names are dropped and returned.
@@ -102,6 +109,8 @@ fn resolve_criteria(
         let (logins, mut absent) = resolve_users(std::mem::take(&mut context.logins), names);
         context.logins = logins;
         unknown.append(&mut absent);
+        let containers = std::mem::take(&mut context.containers);
+        context.containers = resolve_containers(containers, names, unknown);
     }
     let tests = std::mem::take(&mut criteria.groups);
     for test in tests {
@@ -110,6 +119,21 @@ fn resolve_criteria(
     criteria.users.shrink_to_fit();
     criteria.groups.shrink_to_fit();
     criteria.exes.shrink_to_fit();
+}
+
+/// Replaces the names of owners by IDs. Tests with an unknown name are dropped.
+fn resolve_containers(
+    tests: Vec<ContainerTest>,
+    names: &ResolvedNames,
+    unknown: &mut Vec<UnknownName>,
+) -> Vec<ContainerTest> {
+    let known = tests.into_iter().filter_map(|mut test| {
+        if let Some(owner) = test.owner.take() {
+            test.owner = Some(user(owner, names, unknown)?);
+        }
+        Some(test)
+    });
+    known.collect()
 }
 
 /// Returns the test without a name; `None` if no user has that name.
@@ -165,6 +189,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::rules::context::{ContextCriteria, TextTest};
     use crate::rules::glob::Glob;
     use crate::rules::{Action, Origin};
 
@@ -190,9 +215,33 @@ mod tests {
             not: not.into(),
             exe_anywhere: false,
             leave_units: crate::rules::LeaveUnits::No,
-            moves_containers: false,
+            leave_containers: LeaveContainers::No,
             action: Action::ignore(),
         }
+    }
+
+    #[test]
+    fn owners_of_containers_become_ids() {
+        let of = |owner: &str| ContainerTest {
+            engine: None,
+            owner: Some(UserTest::Name(owner.to_owned())),
+            name: TextTest::Is((*b"x").into()),
+        };
+        let both = vec![of("alice"), of("nobody")];
+        let context = ContextCriteria { containers: both.clone(), ..ContextCriteria::default() };
+        let when = Criteria { context: Some(Box::new(context)), ..Criteria::default() };
+        let mut own = rule(when, Criteria::default());
+        own.leave_containers = LeaveContainers::Of(both.into());
+        let (found, unknown) = resolve(own, &names());
+        let found = found.unwrap();
+        let alice = ContainerTest { owner: Some(UserTest::Ids(Uid(1), Uid(1))), ..of("alice") };
+        assert_eq!(found.when.context.unwrap().containers, std::slice::from_ref(&alice));
+        assert_eq!(found.leave_containers, LeaveContainers::Of([alice].into()));
+        assert_eq!(unknown, vec![UnknownName::User("nobody".to_owned()); 2]);
+        let context =
+            ContextCriteria { containers: vec![of("nobody")], ..ContextCriteria::default() };
+        let when = Criteria { context: Some(Box::new(context)), ..Criteria::default() };
+        assert!(resolve(rule(when, Criteria::default()), &names()).0.is_none());
     }
 
     fn users(names: &[&str]) -> Criteria {

@@ -49,7 +49,7 @@ counters! {
     /// Looks at forked children of processes that were looked at meanwhile, and at processes born
     /// in another cgroup than that of their creator.
     fork_checks,
-    /// Evaluations that waited for the name service.
+    /// Evaluations that waited for the name service, or for the name of a container.
     name_lookups,
     /// Evaluations that waited for the name of a script, or for a path in another mount namespace.
     examinations,

@@ -14,25 +14,32 @@ use crate::harness::{Live, census};
 const RULE: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"alice\"\n";
 
 /// A process in a cgroup beside that of the test, which is the `--root`; both are removed on drop.
-struct Contained {
+pub(crate) struct Contained {
     child: Child,
     cgroup: PathBuf,
     /// Cgroup as in `/proc/PID/cgroup`.
     place: String,
     /// PID of the process of alice.
-    pid: u32,
+    pub(crate) pid: u32,
 }
 
 /// Starts a sleeping shell of alice by `command`, in a cgroup of its own or in the root cgroup.
 fn contained(live: &Live, has_cgroup: bool, command: &[&str]) -> Contained {
+    let name = unused_name();
+    contained_in(live, if has_cgroup { &name } else { "" }, command)
+}
+
+/// Returns a name for a container.
+pub(crate) fn unused_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("cgruled-test-box-{}-{number}", std::process::id());
-    let (cgroup, place) = match has_cgroup {
-        true => (top.join(&name), format!("/{name}")),
-        false => (top, "/".to_owned()),
-    };
+    format!("cgruled-test-box-{}-{number}", std::process::id())
+}
+
+/// As [`contained`], in the top-level cgroup of this name. An empty name means the root cgroup.
+pub(crate) fn contained_in(live: &Live, name: &str, command: &[&str]) -> Contained {
+    let top = live.ground.directory("", "").unwrap().parent().unwrap().to_owned();
+    let (cgroup, place) = (top.join(name), format!("/{name}"));
     fs::create_dir_all(&cgroup).unwrap();
     let procs = cgroup.join("cgroup.procs");
     // The inner shell prints its PID in the PID namespace of the test: /proc is still that of the host.
@@ -82,7 +89,7 @@ impl Contained {
     }
 }
 
-const BY_ROOT: &[&str] = &["unshare", "--pid", "--cgroup", "--fork", "--kill-child"];
+pub(crate) const BY_ROOT: &[&str] = &["unshare", "--pid", "--cgroup", "--fork", "--kill-child"];
 
 #[test]
 fn a_container_that_root_created_keeps_its_processes() {
@@ -134,9 +141,14 @@ fn namespaces_of_root_mean_nothing_in_the_root_cgroup() {
 fn namespaces_of_a_user_mean_nothing() {
     let Some(live) = Live::require() else { return };
     let _daemon = live.daemon(RULE);
+    let inside = contained_by_alice(&live, &unused_name());
+    live.expect_pid("", inside.pid, "alice");
+}
+
+/// Starts a process in namespaces that alice created, in the top-level cgroup of this name.
+pub(crate) fn contained_by_alice(live: &Live, name: &str) -> Contained {
     let id = ALICE.to_string();
     let become_alice = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"];
     let create = ["unshare", "--user", "--pid", "--cgroup", "--fork", "--kill-child"];
-    let inside = contained(&live, true, &[&become_alice[..], &create[..]].concat());
-    live.expect_pid("", inside.pid, "alice");
+    contained_in(live, name, &[&become_alice[..], &create[..]].concat())
 }

@@ -1,14 +1,16 @@
-//! Tests criteria on the origin of a process: its unit, its cgroup and its login user.
+//! Tests criteria on the origin of a process: its unit, its cgroup, its container and its login user.
 
 use std::fs;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
+use crate::containers::{BY_ROOT, contained_by_alice, contained_in, unused_name};
 use crate::harness::user::{ALICE, BOB};
-use crate::harness::{Actor, BASE, Daemon, Live, Settings, Surroundings};
+use crate::harness::{Actor, BASE, Daemon, Live, Settings, Surroundings, census};
 
 /// Starts a daemon whose managed root is a cgroup beside those in which the processes are.
 fn daemon_in_pool(live: &Live, rules: &str) -> Daemon {
@@ -179,7 +181,10 @@ fn explain_names_unit_and_login() {
     assert!(said.contains("pool/other"), "{said}");
     let job = resident(&live, "pool/jobs/cgt-alice");
     let said = ask(&job.subject.to_string());
-    assert!(said.contains("unknown: it is in the cgroup of a rule with unit or from"), "{said}");
+    assert!(
+        said.contains("unknown: it is in the cgroup of a rule with unit, from or container"),
+        "{said}"
+    );
     let said = ask(&resident(&live, SERVICE).subject.to_string());
     assert!(said.contains("unit     cgt.service") && said.contains("login    "), "{said}");
 }
@@ -221,4 +226,120 @@ fn arguments_count_at_each_exec() {
     daemon.signal(Signal::SIGHUP);
     let counters = daemon.stop();
     assert!(counters.get("examinations") >= 8, "{counters:?}");
+}
+
+const BOXES: &str = "[[rule]]\nuser = \"cgt-alice\"\ncontainer = true\ncontainers = true\ncgroup = \"boxes/%u\"\n\
+                     [[rule]]\nuser = \"cgt-alice\"\ncontainer = \"*@cgt-alice:*\"\ncgroup = \"own\"\n\
+                     [[rule]]\nuser = \"cgt-alice\"\nnot = { container = true }\ncgroup = \"rest\"\n";
+
+#[test]
+fn a_process_keeps_the_rule_of_its_container_over_reload_and_restart() {
+    let Some(live) = Live::require() else { return };
+    let daemon = daemon_in_pool(&live, BOXES);
+    let with_mounts = [BY_ROOT, &["--mount"]].concat();
+    let inside = contained_in(&live, &unused_name(), &with_mounts);
+    // The same cgroup and a mount namespace are no container.
+    let mounts = contained_in(&live, &unused_name(), &["unshare", "--mount"]);
+    let expect = || {
+        live.expect_pid("", inside.pid, "pool/boxes/cgt-alice");
+        live.expect_pid("", mounts.pid, "pool/rest");
+    };
+    expect();
+    daemon.signal(Signal::SIGHUP);
+    sleep(Duration::from_millis(300));
+    expect();
+    daemon.expect_no_external_moves("a reload");
+    let daemon = daemon_in_pool(&live, BOXES);
+    sleep(Duration::from_millis(300));
+    expect();
+    assert_eq!(daemon.stop().get("placed"), 0, "each was in place");
+}
+
+#[test]
+fn a_container_of_a_user_is_one_of_its_owner() {
+    let Some(live) = Live::require() else { return };
+    let id = "0".repeat(64);
+    let below = format!("user.slice/user-{ALICE}.slice/user@{ALICE}.service/libpod-{id}.scope");
+    let job = resident(&live, &below);
+    // The name of a container of root, but alice owns the cgroup above it.
+    let parent = live.ground.directory("", "box.service").unwrap();
+    fs::create_dir_all(&parent).unwrap();
+    std::os::unix::fs::chown(&parent, Some(ALICE), None).unwrap();
+    let own = resident(&live, &format!("box.service/libpod-payload-{id}"));
+    // A rule that tests where a process is would keep those that it has placed before they enter a namespace.
+    let _daemon = daemon_in_pool(&live, &BOXES.replace("not = { container = true }\n", ""));
+    live.expect_pid("", contained_by_alice(&live, &unused_name()).pid, "pool/own");
+    // The test has a slice of its own at the top, so this is no slice of the system: nobody's container.
+    live.expect(&job, "pool/rest");
+    live.expect(&own, "pool/own");
+}
+
+#[test]
+fn engines_and_names_of_containers() {
+    let Some(live) = Live::require() else { return };
+    // In the namespace of the test.
+    mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    let storage = "/var/lib/containers/storage/overlay-containers";
+    fs::create_dir_all(storage).unwrap();
+    let (web, other) = (format!("{:064x}", std::process::id()), format!("{:064x}", 1));
+    let list = format!("[{{\"id\":\"{web}\",\"names\":[\"web-1\"]}}]");
+    fs::write(format!("{storage}/containers.json"), list).unwrap();
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\ncontainer = \"lxc:cgruled-test-*\"\ncgroup = \"lxc\"\n\
+                 [[rule]]\nuser = \"cgt-alice\"\ncontainer = \"podman:web-*\"\ncgroup = \"web\"\nleave_units = true\n\
+                 [[rule]]\nuser = \"cgt-alice\"\ncontainer = \"podman:000000000000\"\ncgroup = \"by-id\"\nleave_units = true\n\
+                 [[rule]]\nuser = \"cgt-alice\"\ncgroup = \"rest\"\nleave_units = true\n";
+    let scope = |id: &str| format!("machine.slice/libpod-{id}.scope/container");
+    // Before the daemon starts: it may move a process to the rest while the test moves it.
+    let (named, by_id) = (resident(&live, &scope(&web)), resident(&live, &scope(&other)));
+    let rest = resident(&live, "machine.slice/x.scope");
+    let daemon = daemon_in_pool(&live, rules);
+    let lxc = contained_in(&live, &format!("lxc.payload.{}", unused_name()), &["env"]);
+    live.expect_pid("", lxc.pid, "pool/lxc");
+    live.expect(&named, "pool/web");
+    live.expect(&by_id, "pool/by-id");
+    live.expect(&rest, "pool/rest");
+    daemon.signal(Signal::SIGHUP);
+    sleep(Duration::from_millis(300));
+    live.expect(&named, "pool/web");
+    assert!(daemon.stop().get("name_lookups") >= 1);
+}
+
+#[test]
+fn a_rule_names_the_containers_that_its_processes_may_leave() {
+    let Some(live) = Live::require() else { return };
+    let rules = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"a\"\ncontainers = \"lxc:*-1-*\"\n";
+    let names = [1, 2].map(|number| format!("lxc.payload.box-{number}-{}", unused_name()));
+    let _daemon = daemon_in_pool(&live, rules);
+    let [moved, kept] = names.each_ref().map(|name| contained_in(&live, name, BY_ROOT));
+    live.expect_pid("", moved.pid, "pool/a");
+    assert_eq!(census::cgroup_of(kept.pid, ""), Some(format!("/{}", names[1])));
+}
+
+#[test]
+fn explain_names_the_container() {
+    let Some(live) = Live::require() else { return };
+    live.write_rules(BOXES);
+    let root = live.ground.at("pool");
+    let ask = |what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cgrulectl"));
+        command.args(["explain", "--no-legacy", "--root", &root, "--socket", "/nonexistent"]);
+        command.args(["--rules", &format!("{BASE}/rules.d")]).args(what.split(' '));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let said = ask("--user cgt-alice --container docker:web");
+    assert!(said.contains("container docker:web, ID 000000000000, by its cgroup"), "{said}");
+    assert!(said.contains("pool/boxes/cgt-alice"), "{said}");
+    let said = ask("--user cgt-alice --container podman@cgt-alice:db --json");
+    assert!(said.contains("\"container\": \"podman@cgt-alice:db\""), "{said}");
+    assert!(said.contains("pool/own"), "{said}");
+    let said = ask("--user cgt-alice");
+    assert!(said.contains("container none") || said.contains("needs"), "{said}");
+    let inside = contained_in(&live, &unused_name(), BY_ROOT);
+    let said = ask(&inside.pid.to_string());
+    assert!(said.contains("container *:*, by its namespaces"), "{said}");
+    let said = ask(&contained_by_alice(&live, &unused_name()).pid.to_string());
+    assert!(said.contains("container *@cgt-alice:*, by its namespaces"), "{said}");
+    assert!(said.contains("pool/own"), "{said}");
+    let said = ask(&resident(&live, "pool/boxes/cgt-alice").subject.to_string());
+    assert!(said.contains("in the cgroup of a rule with unit, from or container"), "{said}");
 }

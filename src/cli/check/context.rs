@@ -3,16 +3,20 @@
 
 use std::path::Path;
 
+use super::container_engines::ContainerEngines;
 use super::lints::Pages;
 use crate::cgroup::config::GroupSpecs;
 use crate::cgroup::host::Host;
 use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::unit::Unit;
+use crate::cli::rule_wording::RuleWording;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::escape::{Escaped, EscapedBytes};
+use crate::rules::container::{ContainerTest, LeaveContainers};
 use crate::rules::context::TextTest;
 use crate::rules::destination::prefixes;
-use crate::rules::{Action, LeaveUnits, PathBase, Rule};
+use crate::rules::names::ResolvedNames;
+use crate::rules::{Action, LeaveUnits, PathBase, Rule, UserTest};
 
 /// Directories of unit files.
 const UNIT_FILES: [&str; 8] = [
@@ -30,17 +34,21 @@ const UNIT_FILES: [&str; 8] = [
 pub(super) fn all(rules: &[Rule], specs: &GroupSpecs, trees: &Hierarchies) -> Vec<Diagnostic> {
     let mut pages = Pages::default();
     let mut found = Vec::new();
+    let mut engines = ContainerEngines::new(Path::new("/"));
     let directories = if Host::default().runs_systemd() { &UNIT_FILES[..] } else { &[] };
     for rule in rules {
         let lints = [
             unplaced(rule, trees),
             staying(rule),
             costly(rule),
+            staying_in_container(rule),
+            exempting(rule),
             delegated(rule, specs),
             arranged(rule),
             absent(rule, directories.iter().map(Path::new)),
         ];
-        for (message, help) in lints.into_iter().flatten() {
+        let of_containers = engines.lints(rule);
+        for (message, help) in lints.into_iter().flatten().chain(of_containers) {
             found.push(pages.warning(&rule.origin, message, help));
         }
     }
@@ -52,7 +60,7 @@ fn unplaced(rule: &Rule, trees: &Hierarchies) -> Option<(String, String)> {
     let is_void = rule.tests_place() && trees.of_units().is_none();
     is_void.then(|| {
         let message =
-            "the rule matches no process on this host: unit and from need cgroup v2, or systemd";
+            "the rule matches no process on this host: unit, from and container need cgroup v2, or systemd";
         (message.to_owned(), "mount cgroup v2, or select by user, group or exe".to_owned())
     })
 }
@@ -85,6 +93,67 @@ fn arranged(rule: &Rule) -> Option<(String, String)> {
     })
 }
 
+/// A rule that leaves processes in the container of root that it names.
+fn staying_in_container(rule: &Rule) -> Option<(String, String)> {
+    let containers = &rule.when.context.as_ref()?.containers;
+    let moves = !rule.action.targets().is_empty();
+    let stays = |test: &&ContainerTest| {
+        test.owner.is_none()
+            && match &rule.leave_containers {
+                LeaveContainers::No => true,
+                LeaveContainers::Yes => false,
+                LeaveContainers::Of(tests) => !tests.iter().any(|own| may_overlap(own, test)),
+            }
+    };
+    let test = containers.iter().find(stays).filter(|_| moves)?;
+    let (what, key) = match test.is_any() {
+        true => ("containers".to_owned(), "true".to_owned()),
+        false => {
+            let name = container_text(test);
+            (format!("the container {name}"), format!("\"{name}\""))
+        }
+    };
+    Some((
+        format!(
+            "processes of {what} are matched, but stay there: the rule does not leave containers"
+        ),
+        format!("add containers = {key} to move them"),
+    ))
+}
+
+/// A rule that leaves processes in any container that a user creates.
+fn exempting(rule: &Rule) -> Option<(String, String)> {
+    let Action::Ignore(_) = &rule.action else { return None };
+    let containers = &rule.when.context.as_ref()?.containers;
+    let is_of_users = |test: &&ContainerTest| match &test.owner {
+        None => false,
+        Some(UserTest::Ids(first, last)) => last.0 > 0 || first.0 > 0,
+        Some(_) => true,
+    };
+    let text = container_text(containers.iter().find(is_of_users)?);
+    Some((
+        format!("users can avoid all later rules: any user can create a container, as {text}"),
+        "move the processes of these containers to a cgroup with limits".to_owned(),
+    ))
+}
+
+/// Checks whether a container can meet both tests, as far as engine and literal names tell.
+fn may_overlap(one: &ContainerTest, other: &ContainerTest) -> bool {
+    let has_engine = one.engine.is_none() || other.engine.is_none() || one.engine == other.engine;
+    has_engine
+        && one.owner.is_none()
+        && match (&one.name, &other.name) {
+            (TextTest::Is(own), TextTest::Is(name)) => own == name,
+            (TextTest::Matches(glob), TextTest::Is(name))
+            | (TextTest::Is(name), TextTest::Matches(glob)) => glob.matches(name),
+            (TextTest::Matches(_), TextTest::Matches(_)) => true,
+        }
+}
+
+fn container_text(test: &ContainerTest) -> String {
+    RuleWording::new(&ResolvedNames::default()).containers(std::slice::from_ref(test))
+}
+
 /// A rule for which the arguments of all processes are read.
 fn costly(rule: &Rule) -> Option<(String, String)> {
     let when = &rule.when;
@@ -107,7 +176,7 @@ fn delegated(rule: &Rule, specs: &GroupSpecs) -> Option<(String, String)> {
     let text = Escaped(text);
     Some((
         format!("processes lose the rule once they are moved: a user owns {text}"),
-        "a user could claim any origin there; remove owner from its table, or unit and from"
+        "a user could claim any origin there; remove owner from its table, or unit, from and container"
             .to_owned(),
     ))
 }
@@ -189,6 +258,37 @@ mod tests {
             ("below = \"x\"\nbelow_any_user = true\ncgroup = \"a\"", false),
         ] {
             assert_eq!(arranged(&rule(keys)).is_some(), is_arranged, "{keys}");
+        }
+    }
+
+    #[test]
+    fn a_rule_for_a_container_has_to_leave_it() {
+        for (keys, stays) in [
+            ("container = \"docker:web\"\ncgroup = \"a\"", true),
+            ("container = true\ncgroup = \"a\"", true),
+            ("container = true\ncgroup = \"a\"\ncontainers = true", false),
+            ("container = \"docker:web\"\ncgroup = \"a\"\ncontainers = \"docker:w*\"", false),
+            ("container = \"docker:web\"\ncgroup = \"a\"\ncontainers = \"docker:db\"", true),
+            ("container = \"docker:web\"\ncgroup = \"a\"\ncontainers = \"lxc:*\"", true),
+            ("container = \"docker:*\"\ncgroup = \"a\"\ncontainers = \"*:web\"", false),
+            ("container = \"podman@1000:*\"\ncgroup = \"a\"", false),
+            ("container = \"docker:web\"\nignore = true", false),
+        ] {
+            assert_eq!(staying_in_container(&rule(keys)).is_some(), stays, "{keys}");
+        }
+    }
+
+    #[test]
+    fn containers_of_users_must_not_be_ignored() {
+        for (keys, expected) in [
+            ("container = \"podman@1000:*\"\nignore = true", true),
+            ("container = [true, \"*@*:*\"]\nignore = true", true),
+            ("container = \"podman@0:*\"\nignore = true", false),
+            ("container = true\nignore = true", false),
+            ("container = \"podman@1000:*\"\ncgroup = \"a\"", false),
+        ] {
+            let keys = keys.replace("[true, ", "[\"*:*\", ");
+            assert_eq!(exempting(&rule(&keys)).is_some(), expected, "{keys}");
         }
     }
 

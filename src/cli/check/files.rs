@@ -9,10 +9,7 @@ use std::sync::Arc;
 use crate::cli::command::ToolError;
 use crate::cli::regular;
 use crate::config::escape::EscapedBytes;
-use crate::policy::load::GivenKind;
-
-/// Kind of a file, its absolute path, and its contents.
-type GivenFile = (GivenKind, Arc<Path>, Vec<u8>);
+use crate::policy::load::{GivenFile, GivenKind};
 
 /// Reads the given files, and the files of given directories. Also returns notes about files that the daemon
 /// would refuse because of their owner or mode, and about files that are skipped.

@@ -35,6 +35,8 @@ pub(super) struct ExplainDocument {
     unit: Option<String>,
     /// Programs of its ancestors, the nearest first; empty if no rule tests them.
     below: Vec<String>,
+    /// Container in which it is, such as `docker:web`; null if it is in none, or if no rule tests that.
+    container: Option<String>,
     /// Login UID; null if it is not set.
     login: Option<u32>,
     age_ms: Option<u64>,
@@ -155,6 +157,7 @@ impl ExplainDocument {
             invoked,
             unit: subject.unit(survey).map(str::to_owned),
             below: subject.ancestors.iter().map(|one| text(&one.path)).collect(),
+            container: explained.container(survey).map(|(text, _)| text),
             login: subject.login.map(|uid| uid.0),
             age_ms: age.map(milliseconds),
             ppid: parent.map(|parent| parent.pid.get()),

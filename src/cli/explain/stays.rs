@@ -1,27 +1,27 @@
 //! Facts about a living process for the decision whether it stays in other cgroups than those of its rule.
 
-use std::path::Path;
-
 use super::subject::InspectedProcess;
 use crate::cgroup::group_files;
 use crate::cgroup::host::Host;
 use crate::cgroup::mounts::Hierarchies;
-use crate::cli::inspected_program::patiently;
+use crate::cli::conditions::{container_name, containment, sole_owner};
 use crate::event::{Nanos, Pid, Uid};
-use crate::kernel::container::{Containment, HostNamespaces};
+use crate::kernel::container::Containment;
 use crate::kernel::process::{ProcFs, ProcessStatus};
 use crate::kernel::user_manager::ManagerLookup;
 use crate::placement::Missing;
+use crate::placement::container::ContainerFacts;
 use crate::placement::stay::{
     MoveDecision, StayFacts, StayReason, StaySubject, StayTarget, decide_move,
 };
 use crate::policy::User;
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::container::ContainerKey;
 
 /// Facts read by the command.
 struct ProcFacts<'p> {
     proc: &'p mut ProcFs,
-    hierarchies: &'p Hierarchies,
+    survey: &'p LoadedConfig,
     pid: Pid,
     uid: Uid,
     has_exited: bool,
@@ -45,13 +45,8 @@ pub(super) fn reason(
         is_moved_thread: false,
         cgroup: &life.cgroup,
     };
-    let mut facts = ProcFacts {
-        proc,
-        hierarchies: &survey.hierarchies,
-        pid: life.pid,
-        uid: subject.who.uid,
-        has_exited: life.is_zombie,
-    };
+    let mut facts =
+        ProcFacts { proc, survey, pid: life.pid, uid: subject.who.uid, has_exited: life.is_zombie };
     loop {
         match decide_move(&policy, target, &process, &mut facts) {
             Ok(MoveDecision::Stay(reason)) => return Some(reason),
@@ -62,7 +57,9 @@ pub(super) fn reason(
                 policy.can_move(owner)?;
             }
             // The facts above need neither.
-            Err(Missing::Exe | Missing::Namespaces | Missing::Arguments) => return None,
+            Err(
+                Missing::Exe | Missing::Namespaces | Missing::Arguments | Missing::ContainerName(_),
+            ) => return None,
         }
     }
 }
@@ -70,10 +67,6 @@ pub(super) fn reason(
 impl StayFacts for ProcFacts<'_> {
     fn runs_systemd(&self) -> bool {
         Host::default().runs_systemd()
-    }
-
-    fn hierarchies(&self) -> &Hierarchies {
-        self.hierarchies
     }
 
     // The daemon reports that.
@@ -105,31 +98,44 @@ impl StayFacts for ProcFacts<'_> {
         Some(found.map_or(true, |found| found.contains(self.pid, self.proc)))
     }
 
-    fn containment(&mut self) -> Result<Containment, Missing> {
-        let pid = self.pid;
-        let by_pidfd = self
-            .proc
-            .open_process(pid)
-            .and_then(|handle| HostNamespaces::read(Path::new("/proc")).containment_of(&handle));
-        let by_proc = || {
-            let directory = format!("/proc/{pid}");
-            let host = HostNamespaces::read(Path::new("/proc"));
-            patiently(move || Some(host.containment_by_proc(Path::new(&directory))))
-        };
-        Ok(by_pidfd.or_else(by_proc).unwrap_or(Containment::Unknown))
-    }
-
-    fn is_in_namespace_of_root(&mut self) -> bool {
-        self.proc.is_in_namespace_of_root(self.pid)
-    }
-
     // Whether it is the last process of its session changes at any time, so the daemon reports that.
     fn is_alone_in(&self, _: &str) -> bool {
         false
     }
 
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-        let directory = self.hierarchies.get(hierarchy)?.directory(path)?;
+        let directory = self.survey.hierarchies.get(hierarchy)?.directory(path)?;
         group_files::owner(&directory)
+    }
+}
+
+impl ContainerFacts for ProcFacts<'_> {
+    fn hierarchies(&self) -> &Hierarchies {
+        &self.survey.hierarchies
+    }
+
+    fn sole_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        sole_owner(&self.survey.hierarchies, hierarchy, path)
+    }
+
+    fn containment(&mut self) -> Result<Containment, Missing> {
+        Ok(containment(self.pid, self.proc))
+    }
+
+    fn is_in_namespace_of_root(&mut self) -> bool {
+        self.proc.is_in_namespace_of_root(self.pid)
+    }
+
+    fn accountable(&self, uid: Uid) -> Uid {
+        self.survey.subordinates().account_of(uid).unwrap_or(uid)
+    }
+
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        let found = self.survey.names.identify(uid);
+        Ok(found.ok().and_then(|identity| identity.name))
+    }
+
+    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
+        Ok(container_name(key))
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::cgroup::unit::Unit;
 use crate::cli::command::ToolError;
-use crate::cli::inspected_program::{InspectedProgram, is_kernel_thread, patiently, read_program};
+use crate::cli::inspected_program::{InspectedProgram, is_kernel_thread, read_program};
+use crate::cli::time_limit::patiently;
 use crate::cli::what_if::WhatIfProgram;
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::{ProcFs, path_in};
@@ -43,6 +44,8 @@ pub struct InspectedProcess {
     pub arguments: Option<Vec<u8>>,
     /// Text of `/proc/PID/cgroup` that a hypothetical process would have.
     pub imagined_cgroup: Vec<u8>,
+    /// Name of the container in which a hypothetical process would be.
+    pub imagined_container: Option<String>,
 }
 
 /// Attributes that only a living process has.
@@ -199,6 +202,7 @@ impl InspectedProcess {
             login: None,
             arguments: None,
             imagined_cgroup: Vec::new(),
+            imagined_container: None,
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::placement::conditions::Conditions;
 use crate::placement::stay::{StayReason, StayTarget};
 use crate::policy::context_rules::ContextRules;
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::container::Container;
 use crate::rules::destination::{Destination, DestinationPart, Specifier, SpecifierValues};
 use crate::rules::explain::{Mismatch, Trace, walk};
 use crate::rules::{Action, PathBase, Rule, RuleId, Target};
@@ -131,6 +132,8 @@ pub struct Verdict {
     pub stays: Option<StayReason>,
     /// True if it is in the cgroup to which rules with criteria on its place lead.
     pub is_placed: bool,
+    /// Container in which it is, if a rule tests that.
+    pub container: Option<Container>,
     /// Files that the daemon uses and that the caller cannot read.
     pub unread: Vec<PathBuf>,
 }
@@ -149,12 +152,18 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
         login: subject.login,
         pid,
         proc: Some(proc),
+        subordinates: survey.subordinates(),
+        container: subject.imagined_container.as_deref(),
         arguments: subject.arguments.as_deref(),
     };
     let mut conditions = Conditions::new(&context, facts);
     let walk = walk(rules, &subject.who, &subject.facts(), |id, rule| {
         conditions.test(id, rule).unwrap_or(Some(Mismatch::Circumstances))
     });
+    let container = match rules.iter().any(Rule::tests_container) {
+        true => conditions.container().ok().flatten().cloned(),
+        false => None,
+    };
     let is_placed = conditions.is_placed();
     let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
     let states = rule.map(|rule| target_states(survey, subject, rule)).unwrap_or_default();
@@ -182,7 +191,7 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
     let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { PlacementState::Unsure } else { said };
     let seats = states.into_iter().flat_map(|state| state.seats).collect();
-    Verdict { state, walk, seats, stays, is_placed, unread }
+    Verdict { state, walk, seats, stays, is_placed, container, unread }
 }
 
 /// Returns the number of rules that need an unknown executable, so that the result may be wrong.

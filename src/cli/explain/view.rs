@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use super::Explained;
+use super::attributes::{context_attributes, named};
 use super::reason::span;
 use super::subject::{InspectedProcess, LiveProcess};
 use super::verdict::{HierarchyState, PlacementState, Verdict, current};
@@ -75,7 +76,9 @@ pub fn show(
     }
     writeln!(out, "\nAttributes that rules evaluate")?;
     facts(subject, out)?;
-    context(survey, explained, out)?;
+    for (word, text) in context_attributes(survey, explained) {
+        item(word, &text, out)?;
+    }
     if !survey.loaded.rules.is_empty() {
         writeln!(out, "\nRules in evaluation order")?;
     }
@@ -143,7 +146,9 @@ fn headline(subject: &InspectedProcess, verdict: &Verdict) -> (String, u8) {
 fn item(word: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
     for (index, line) in wrapped(text, WIDTH - INDENT).into_iter().enumerate() {
         let word = if index == 0 { word } else { "" };
-        writeln!(out, "  {word:0$}{line}", INDENT - 2)?;
+        // The longest label fills its columns.
+        let gap = if word.len() < INDENT - 2 { "" } else { " " };
+        writeln!(out, "  {word:0$}{gap}{line}", INDENT - 2)?;
     }
     Ok(())
 }
@@ -193,14 +198,6 @@ fn place(path: &[u8], tree: &str, names_tree: bool) -> String {
     }
 }
 
-/// Formats a user or group: `alice (1000)`.
-fn named(name: Option<&str>, number: u32) -> String {
-    match name {
-        Some(name) => format!("{} ({number})", Escaped(name)),
-        None => number.to_string(),
-    }
-}
-
 fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
     let InspectedProcess { who, gid, group, listed_in, program, life, .. } = subject;
     item("user", &named(who.name.as_deref(), who.uid.0), out)?;
@@ -224,46 +221,6 @@ fn facts(subject: &InspectedProcess, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     life.as_ref().map_or(Ok(()), |life| origin(life, out))
-}
-
-/// Shows the attributes that only rules with criteria on the context of a process test.
-fn context(survey: &LoadedConfig, explained: &Explained, out: &mut dyn Write) -> io::Result<()> {
-    let (rules, subject) = (&survey.loaded.rules, &explained.subject);
-    if rules.iter().any(Rule::tests_place) {
-        let text = match (explained.verdict.is_placed, subject.unit(survey)) {
-            (true, _) => "unknown: it is in the cgroup of a rule with unit or from".to_owned(),
-            (false, Some(unit)) => Escaped(unit).to_string(),
-            (false, None) => "none".to_owned(),
-        };
-        item("unit", &text, out)?;
-    }
-    if rules.iter().any(Rule::tests_ancestors) {
-        let shown = subject.ancestors.iter().map(|one| {
-            let user = if one.is_of_root { "" } else { " (not of root)" };
-            format!("{}{user}", EscapedBytes(&one.path))
-        });
-        let shown = shown.collect::<Vec<_>>().join(", ");
-        item("below", if shown.is_empty() { "none" } else { &shown }, out)?;
-    }
-    if rules.iter().any(Rule::tests_login) {
-        let name = |uid| survey.names.identify(uid).ok().and_then(|identity| identity.name);
-        let login = subject.login.map(|uid| named(name(uid).as_deref(), uid.0));
-        item("login", &login.unwrap_or_else(|| "not set".to_owned()), out)?;
-    }
-    if rules.iter().any(Rule::tests_arguments) {
-        let text = match subject.arguments.as_deref() {
-            None => "unknown".to_owned(),
-            Some([]) => "none".to_owned(),
-            Some(text) => {
-                let text = text.strip_suffix(b"\0").unwrap_or(text);
-                let words =
-                    text.split(|&byte| byte == 0).map(|word| EscapedBytes(word).to_string());
-                words.collect::<Vec<_>>().join(" ")
-            }
-        };
-        item("args", &text, out)?;
-    }
-    Ok(())
 }
 
 fn origin(life: &LiveProcess, out: &mut dyn Write) -> io::Result<()> {
@@ -368,7 +325,7 @@ fn row(at: usize, rule: &Rule, text: String, target: String, mark: char, is_full
 }
 
 /// Returns the criterion that did not match, as text.
-fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
+pub(in crate::cli) fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -> String {
     match miss {
         Mismatch::User => format!("needs user {}", words.users(&rule.when)),
         Mismatch::Group => format!("needs group {}", words.groups(&rule.when)),

@@ -53,7 +53,7 @@ impl<'h> Origins<'h> {
             main_of: self.main_pids.get(&pid).cloned(),
             login,
             ancestor_path: self.ancestor_path(process),
-            may_be_container: containment != Containment::Host,
+            may_be_container: !matches!(containment, Containment::Host | Containment::OfUser(_)),
         }
     }
 

@@ -270,7 +270,7 @@ impl RuleSet<'_> {
             not: Negated::default(),
             exe_anywhere: true,
             leave_units: LeaveUnits::No,
-            moves_containers: false,
+            leave_containers: crate::rules::container::LeaveContainers::No,
             action: Action::Place(vec![target]),
         };
         says(&text, &meant).map(|()| text)

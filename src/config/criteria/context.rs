@@ -1,8 +1,10 @@
-//! Converts the values of `unit`, `from`, `login` and `argument` to tests.
+//! Converts the values of `unit`, `from`, `below`, `login` and `argument` to tests, and collects those of `container`.
 
 use toml::de::DeTable;
 
-use super::{NameRef, each, exe, glob, is_pattern, mention_users, tests, user};
+use super::container::containers;
+use super::exe::exe;
+use super::{NameRef, each, glob, is_pattern, mention_users, tests, user};
 use crate::config::table::{TomlSection, Value, shortened};
 use crate::rules::Criteria;
 use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest, UNIT_ENDINGS};
@@ -16,11 +18,20 @@ pub(super) fn context(
     let units = units(table, "unit", piece);
     let from = tests(each(table, "from", piece, cgroup));
     let below = tests(each(table, "below", piece, |value, piece| exe(value, "below", piece)));
+    let containers = containers(table, piece, mentions);
     let logins = each(table, "login", piece, |value, piece| user(value, "login", piece));
     mention_users(&logins, piece, mentions);
     let arguments = arguments(table, piece);
     let logins = tests(logins);
-    let found = ContextCriteria { units, from, below, below_any_user: false, logins, arguments };
+    let found = ContextCriteria {
+        units,
+        from,
+        below,
+        below_any_user: false,
+        containers,
+        logins,
+        arguments,
+    };
     (found != ContextCriteria::default()).then(|| Box::new(found))
 }
 

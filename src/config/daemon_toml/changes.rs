@@ -50,7 +50,7 @@ pub struct SettingChanges {
 }
 
 /// All settings. The key `version` has a single valid value.
-pub const ROWS: [SettingRow; 13] = [
+pub const ROWS: [SettingRow; 14] = [
     SettingRow {
         key: "root",
         effect: Effect::Restart,
@@ -113,6 +113,12 @@ pub const ROWS: [SettingRow; 13] = [
         effect: Effect::Reload,
         text: |settings| path(settings.metrics_textfile.as_deref()),
         copy: |to, from| to.metrics_textfile.clone_from(&from.metrics_textfile),
+    },
+    SettingRow {
+        key: "strict_tests",
+        effect: Effect::Reload,
+        text: |settings| settings.strict_tests.to_string(),
+        copy: |to, from| to.strict_tests = from.strict_tests,
     },
     SettingRow {
         key: "log.level",
@@ -212,7 +218,7 @@ mod tests {
         let other = settings(
             "root = \"/a\"\nlegacy_root = \"pool\"\nfast_moves = \"off\"\nscheduling = \"normal\"\nrecheck = \"5s\"\n\
              external_moves = \"report\"\nreceive_buffer = \"8M\"\nstats_every = \"5m\"\n\
-             control_socket = \"off\"\nmetrics_textfile = \"/a.prom\"\n\
+             control_socket = \"off\"\nmetrics_textfile = \"/a.prom\"\nstrict_tests = true\n\
              log = { level = \"debug\", file = \"/a.log\" }\n",
         );
         let mut running = Settings::default();

@@ -115,6 +115,27 @@ const FAULTS: &[(&str, &str)] = &[
         "user = \"a\"\ncgroup = \"x\"\nleave_units = \"yes\"",
         "4:15: \"yes\" is not a unit with processes",
     ),
+    ("container = false\ncgroup = \"x\"", "2:13: container = false is no criterion"),
+    ("container = []\ncgroup = \"x\"", "2:13: container is an empty list"),
+    ("container = \"\"\ncgroup = \"x\"", "2:13: container is empty"),
+    (
+        "container = [true]\ncgroup = \"x\"",
+        "2:14: container must be true, a pattern such as \"docker:web-*\" or a list of patterns, not a boolean",
+    ),
+    ("container = \"web\"\ncgroup = \"x\"", "2:13: \"web\" is not a container"),
+    ("container = \"docker\"\ncgroup = \"x\"", "2:13: \"docker\" is not a container"),
+    ("container = \"dokcer:web\"\ncgroup = \"x\"", "2:14: unknown container engine \"dokcer\""),
+    ("container = \"docker:\"\ncgroup = \"x\"", "2:13: no name after the engine"),
+    ("container = \"podman@:x\"\ncgroup = \"x\"", "2:13: no user after @"),
+    ("container = \"podman@%u:x\"\ncgroup = \"x\"", "2:13: invalid user name \"%u\""),
+    ("container = \"docker:[a\"\ncgroup = \"x\"", "2:13: `[` without a closing `]`"),
+    ("user = 7\nnot = { container = \"x\" }\ncgroup = \"x\"", "3:21: \"x\" is not a container"),
+    ("user = 7\ncgroup = \"x\"\ncontainers = \"x\"", "4:14: \"x\" is not a container"),
+    (
+        "user = 7\ncgroup = \"x\"\ncontainers = 1",
+        "4:14: containers must be true, false, a pattern such as \"docker:web-*\" or a list of patterns, not an integer",
+    ),
+    ("user = 7\ncgroup = \"x\"\ncontainers = []", "4:14: containers is an empty list"),
     ("user = \"a\"\ncgroup = \"x\"\nuser = \"b\"", "4:1: duplicate key"),
     (
         "user = \"a\"\ncgroup = \"x\"\nuser.x = \"b\"",
@@ -148,6 +169,9 @@ fn warnings_keep_the_rule() {
     let (rule, wrong) = rule_with("user = 5\nignore = true\nleave_units = true");
     assert!(rule.is_some());
     assert_eq!(wrong, ["4:15: leave_units has no effect without cgroup"]);
+    let (rule, wrong) = rule_with("user = 5\nignore = true\ncontainers = \"lxc:*\"");
+    assert!(rule.is_some());
+    assert_eq!(wrong, ["4:14: containers has no effect without cgroup"]);
 }
 
 #[test]

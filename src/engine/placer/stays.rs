@@ -9,25 +9,25 @@ use crate::engine::user_managers::{ManagerCandidate, ManagerVerdict, UserManager
 use crate::event::{Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessStatus;
+use crate::placement::container::ContainerFacts;
 use crate::placement::stay::{
     MoveDecision, StayFacts, StayReason, StaySubject, StayTarget, decide_move,
 };
+use crate::policy::Policy;
 use crate::rules::Rule;
+use crate::rules::container::ContainerKey;
 
 /// Facts read from the kernel about the process that is being evaluated.
 struct KernelFacts<'k, K> {
     kernel: &'k mut K,
     managers: &'k mut UserManagers,
+    policy: &'k Policy,
     subject: &'k PlacedProcess<'k>,
 }
 
 impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
     fn runs_systemd(&self) -> bool {
         self.kernel.runs_systemd()
-    }
-
-    fn hierarchies(&self) -> &Hierarchies {
-        self.kernel.hierarchies()
     }
 
     fn is_daemon(&self) -> bool {
@@ -66,6 +66,24 @@ impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
         }
     }
 
+    fn is_alone_in(&self, path: &str) -> bool {
+        self.kernel.is_alone(path, self.subject.evaluation.pid)
+    }
+
+    fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        self.kernel.group_owner(hierarchy, path)
+    }
+}
+
+impl<K: Kernel> ContainerFacts for KernelFacts<'_, K> {
+    fn hierarchies(&self) -> &Hierarchies {
+        self.kernel.hierarchies()
+    }
+
+    fn sole_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+        sole_owner(self.kernel, hierarchy, path)
+    }
+
     fn containment(&mut self) -> Result<Containment, Missing> {
         let PlacedProcess { containment, handle, .. } = self.subject;
         containment.or_else(|| self.kernel.containment(handle)).ok_or(Missing::Namespaces)
@@ -75,13 +93,46 @@ impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
         self.kernel.is_in_namespace_of_root(self.subject.evaluation.pid)
     }
 
-    fn is_alone_in(&self, path: &str) -> bool {
-        self.kernel.is_alone(path, self.subject.evaluation.pid)
+    fn accountable(&self, uid: Uid) -> Uid {
+        self.policy.accountable(uid)
     }
 
-    fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-        self.kernel.group_owner(hierarchy, path)
+    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
+        known_user_name(self.policy, uid)
     }
+
+    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
+        known_container_name(self.policy, self.kernel, key)
+    }
+}
+
+/// Returns the user who owns a cgroup. `None` if others can move processes into it too, or if it does not exist.
+pub(crate) fn sole_owner(kernel: &impl Kernel, hierarchy: usize, path: &[u8]) -> Option<Uid> {
+    let owner = kernel.group_owner(hierarchy, path)?;
+    let is_shared = owner.0 == 0 && kernel.is_group_writable(hierarchy, path);
+    (!is_shared).then_some(owner)
+}
+
+/// Returns the name of a user, if it is known.
+///
+/// # Errors
+/// The user must be looked up first.
+pub(crate) fn known_user_name(policy: &Policy, uid: Uid) -> Result<Option<String>, Missing> {
+    let user = policy.users.get(&uid).ok_or(Missing::User(uid))?;
+    Ok(user.identity.name.clone())
+}
+
+/// Returns the name of a container, if it is known.
+///
+/// # Errors
+/// It must be read first.
+pub(crate) fn known_container_name(
+    policy: &Policy,
+    kernel: &impl Kernel,
+    key: ContainerKey,
+) -> Result<Option<String>, Missing> {
+    let name = policy.containers.name(key, kernel.now()).ok_or(Missing::ContainerName(key))?;
+    Ok(name.map(str::to_owned))
 }
 
 impl Placer {
@@ -105,7 +156,7 @@ impl Placer {
             is_moved_thread: subject.is_moved_thread(),
             cgroup: now.text.unwrap_or_default(),
         };
-        let mut facts = KernelFacts { kernel, managers: &mut self.managers, subject };
+        let mut facts = KernelFacts { kernel, managers: &mut self.managers, policy, subject };
         decide_move(policy, &place, &process, &mut facts)
     }
 

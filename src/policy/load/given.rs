@@ -7,6 +7,7 @@ use super::trust::{MAX_SIZE, TrustError};
 use super::{FileOutcome, ListedFile, Loaded, Loader, NameService, refused};
 use crate::config::daemon_toml;
 use crate::event::Uid;
+use crate::rules::names::ResolvedNames;
 
 /// The kind of a file, from its name and directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +40,23 @@ impl GivenKind {
     }
 }
 
+/// The kind of a file, its absolute path, and its content.
+pub type GivenFile = (GivenKind, Arc<Path>, Vec<u8>);
+
 /// Reads these files as [`super::load`] reads those of the standard directories: legacy rules
 /// first, otherwise in the order given.
-pub fn load_given(files: &[(GivenKind, Arc<Path>, Vec<u8>)], service: &NameService) -> Loaded {
+pub fn load_given(files: &[GivenFile], service: &NameService) -> Loaded {
+    load_given_with(files, service, &ResolvedNames::default())
+}
+
+/// Reads files like [`load_given`]. The users and groups of `accounts` precede those of the host.
+pub fn load_given_with(
+    files: &[GivenFile],
+    service: &NameService,
+    accounts: &ResolvedNames,
+) -> Loaded {
     let mut loader = Loader::new(Uid(0), service);
+    loader.resolver.define(accounts);
     for (kind, path, bytes) in files {
         let outcome = match kind {
             GivenKind::Rules if bytes.len() as u64 > MAX_SIZE => {

@@ -5,6 +5,7 @@
 //! that replaces one of a package is invalid, the package's file must not become active again.
 
 mod cgconfig;
+pub mod container_files;
 mod executables;
 mod given;
 mod group_specs;
@@ -31,8 +32,9 @@ use std::sync::Arc;
 use crate::cgroup::config::{GroupSpec, GroupSpecs};
 use crate::config::daemon_toml::{self, Settings};
 use crate::config::diagnostic::{Diagnostic, Severity, sort};
-use crate::config::rules_toml::{self, NameKind, ParsedRules};
+use crate::config::rules_toml::{self, NameKind, ParsedRules, WrittenRule};
 use crate::config::source_text::{Diagnostics, SourceText, text_of};
+use crate::config::test_table::RuleTest;
 use crate::event::Uid;
 use crate::rules::destination::prefixes;
 use crate::rules::names::{ResolvedNames, UnknownName};
@@ -41,7 +43,7 @@ use crate::rules::{Action, Rule, Target};
 use cgconfig::DescribedGroup;
 pub use cgconfig::{ConfiguredGroups, groups};
 use executables::RealDirectories;
-pub use given::{GivenKind, load_given};
+pub use given::{GivenFile, GivenKind, load_given, load_given_with};
 pub use group_specs::KEYS as GROUP_KEYS;
 pub use legacy::UpstreamVerdict;
 pub use name_service::NameService;
@@ -78,6 +80,17 @@ pub struct Loaded {
     pub learned: ResolvedNames,
     /// The names that the name service does not know.
     pub missing: Vec<UnknownName>,
+    /// The rule files with tests.
+    pub tests: Vec<TestedFile>,
+}
+
+/// The rules of a file with tests, as written, and the tests.
+#[derive(Clone, Debug)]
+pub struct TestedFile {
+    /// The valid rules in the order of the file, with unresolved names.
+    pub rules: Vec<WrittenRule>,
+    /// The valid tests, at least one.
+    pub tests: Vec<RuleTest>,
 }
 
 /// A name in a directory of rules.
@@ -166,6 +179,7 @@ struct Loader<'s> {
     upstream: UpstreamVerdict,
     overlay: Overlay,
     contents: FileContents,
+    tests: Vec<TestedFile>,
 }
 
 impl<'s> Loader<'s> {
@@ -186,6 +200,7 @@ impl<'s> Loader<'s> {
             upstream: UpstreamVerdict::NotAsked,
             overlay: Overlay::default(),
             contents: FileContents::default(),
+            tests: Vec::new(),
         }
     }
 
@@ -233,8 +248,12 @@ impl<'s> Loader<'s> {
                 return 0;
             }
         };
-        let ParsedRules { mut rules, groups, units, lost_destinations, diagnostics } =
+        let ParsedRules { mut rules, groups, units, tests, lost_destinations, diagnostics } =
             rules_toml::parse(path, text);
+        if !tests.is_empty() {
+            // As written: a test must not depend on the directories and accounts of the host.
+            self.tests.push(TestedFile { rules: rules.clone(), tests });
+        }
         self.lost_destinations.extend(lost_destinations);
         self.real_directories.add(rules.iter_mut().map(|written| &mut written.rule), self.owner);
         self.diagnostics.extend(diagnostics);
@@ -289,6 +308,7 @@ impl<'s> Loader<'s> {
             upstream: self.upstream,
             original_cgconfig: UpstreamVerdict::NotAsked,
             contents: self.contents,
+            tests: self.tests,
         }
     }
 }

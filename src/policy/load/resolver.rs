@@ -60,6 +60,18 @@ impl<'s> Resolver<'s> {
         self.before = before;
     }
 
+    /// Adds accounts that need not exist on the host and precede its own.
+    pub(super) fn define(&mut self, accounts: &ResolvedNames) {
+        for (name, uid) in &accounts.uids {
+            self.names.uids.insert(name.clone(), *uid);
+            self.answers.insert((NameKind::User, name.clone()), NameAnswer::Known);
+        }
+        for (name, gid) in &accounts.gids {
+            self.names.gids.insert(name.clone(), *gid);
+            self.answers.insert((NameKind::Group, name.clone()), NameAnswer::Known);
+        }
+    }
+
     /// Returns all resolved names, and those among them that the name service resolved.
     pub(super) fn into_names(self) -> (ResolvedNames, ResolvedNames) {
         (self.names, self.learned)

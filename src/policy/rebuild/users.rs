@@ -6,9 +6,10 @@ use std::thread::{self, ScopedJoinHandle};
 
 use crate::event::{Gid, Pid, Uid};
 use crate::kernel::process::ProcFs;
-use crate::policy::load::{NameService, Subordinates};
+use crate::policy::load::{NameService, Subordinates, container_files};
 use crate::policy::worker::Directory;
 use crate::rules::Rule;
+use crate::rules::container::ContainerKey;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::{UnknownName, UserIdentity};
 
@@ -72,6 +73,10 @@ impl Directory for NameService {
         Ok(self.group_name(gid)?.map(String::into_boxed_str))
     }
 
+    fn container_name(&self, key: ContainerKey) -> io::Result<Option<Box<str>>> {
+        Ok(container_files::name(Path::new("/"), key)?.map(String::into_boxed_str))
+    }
+
     fn exists(&self, name: &UnknownName) -> io::Result<bool> {
         match name {
             UnknownName::User(name) => Ok(self.uid(name)?.is_some()),
@@ -106,6 +111,10 @@ mod tests {
     struct Slow(Mutex<Vec<Uid>>);
 
     impl Directory for Slow {
+        fn container_name(&self, _: ContainerKey) -> io::Result<Option<Box<str>>> {
+            Ok(None)
+        }
+
         fn identify(&self, uid: Uid) -> io::Result<UserIdentity> {
             thread::sleep(Duration::from_millis(100));
             self.0.lock().unwrap().push(uid);

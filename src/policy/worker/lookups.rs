@@ -124,6 +124,7 @@ impl Lookups {
         let key = match answer {
             WorkerReply::User { user, .. } => LookupKey::User(user.identity.uid),
             WorkerReply::Group { gid, .. } => LookupKey::Group(*gid),
+            WorkerReply::Container { key, .. } => LookupKey::Container(*key),
             WorkerReply::Policy(_)
             | WorkerReply::Examined { .. }
             | WorkerReply::Readable(_)
@@ -213,6 +214,14 @@ fn serve(
                     None
                 });
                 WorkerReply::Group { generation, gid, name }
+            }
+            LookupKey::Container(key) => {
+                let name = directory.container_name(key).unwrap_or_else(|error| {
+                    let (engine, id) = (key.engine.name(), key.id.shown());
+                    ::log::warn!("cannot read the name of the {engine} container {id}: {error}");
+                    None
+                });
+                WorkerReply::Container { generation, key, name }
             }
         };
         if !counter.answer(answer) {

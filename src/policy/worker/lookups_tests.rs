@@ -12,6 +12,7 @@ use crate::cgroup::mounts::Hierarchies;
 use crate::event::Nanos;
 use crate::event::{Gid, Uid};
 use crate::policy::Policy;
+use crate::rules::container::{ContainerEngine, ContainerId, ContainerKey};
 use crate::rules::names::{UnknownName, UserIdentity};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +80,16 @@ impl Directory for Arc<Slow> {
         Ok(Some("group".into()))
     }
 
+    fn container_name(&self, key: ContainerKey) -> io::Result<Option<Box<str>>> {
+        match key.engine {
+            ContainerEngine::Docker => Ok(Some("web".into())),
+            ContainerEngine::Podman
+            | ContainerEngine::Lxc
+            | ContainerEngine::Nspawn
+            | ContainerEngine::Kubernetes => Err(io::Error::other("unreadable")),
+        }
+    }
+
     fn exists(&self, _: &UnknownName) -> io::Result<bool> {
         Ok(false)
     }
@@ -113,6 +124,7 @@ impl Bench {
         match answer {
             WorkerReply::User { generation, user } => (user.identity.uid.0, generation),
             WorkerReply::Group { .. }
+            | WorkerReply::Container { .. }
             | WorkerReply::Policy(_)
             | WorkerReply::Examined { .. }
             | WorkerReply::Readable(_)
@@ -165,6 +177,25 @@ fn another_policy_is_answered_by_a_lookup_of_its_own() {
     assert!(bench.lookups.requests.is_empty() && bench.lookups.running == 0);
     bench.ask(7, 2);
     assert_eq!(bench.answer(), (7, 2));
+}
+
+#[test]
+fn the_name_of_a_container_is_read_once_and_an_unreadable_one_is_none() {
+    let slow = Slow::holding([]);
+    let mut bench = Bench::new(&slow);
+    let id = ContainerId::parse("0".repeat(64).as_bytes()).unwrap();
+    for (engine, expected) in
+        [(ContainerEngine::Docker, Some("web")), (ContainerEngine::Podman, None)]
+    {
+        let asked = ContainerKey { engine, id };
+        bench.lookups.ask(LookupKey::Container(asked), 1, &bench.matcher);
+        bench.lookups.ask(LookupKey::Container(asked), 1, &bench.matcher);
+        let answer = bench.answers.recv_timeout(PATIENCE).unwrap();
+        bench.lookups.note(&answer);
+        let WorkerReply::Container { generation: 1, key, name } = answer else { panic!() };
+        assert_eq!((key, name.as_deref()), (asked, expected));
+        assert!(bench.lookups.requests.is_empty());
+    }
 }
 
 #[test]

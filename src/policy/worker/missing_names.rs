@@ -186,6 +186,7 @@ impl MissingNames {
         let works = keys.iter().any(|key| match *key {
             LookupKey::User(uid) => self.directory.identify(uid).is_ok(),
             LookupKey::Group(gid) => self.directory.group_name(gid).is_ok(),
+            LookupKey::Container(key) => self.directory.container_name(key).is_ok(),
         });
         let mut state = self.state();
         let failed = &mut state.failed;

@@ -6,6 +6,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::*;
 use crate::event::{Gid, Uid};
+use crate::rules::container::ContainerKey;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time after which nothing is expected any more.
@@ -25,6 +26,10 @@ struct Names {
 const BROKEN: Uid = Uid(7);
 
 impl Directory for Names {
+    fn container_name(&self, _: ContainerKey) -> io::Result<Option<Box<str>>> {
+        Ok(None)
+    }
+
     fn identify(&self, uid: Uid) -> io::Result<UserIdentity> {
         self.repeated.lock().unwrap().push(uid);
         match *self.fails.lock().unwrap() || uid == BROKEN {

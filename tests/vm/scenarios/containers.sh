@@ -83,6 +83,34 @@ for engine in cgroupfs systemd; do
     keeps "podman, $engine" $number
 done
 
+# Rules by container, here with the name that podman gives it. The rule before the usual ones moves it out.
+by_container='[[rule]]
+name = "one container"
+container = ["podman:csystemd", "lxc:box", "nspawn:box"]
+containers = ["podman:csystemd", "lxc:box", "nspawn:box"]
+user = 1000
+cgroup = "boxes/%u"
+leave_units = true
+priority = 10
+'
+# moved_out TEXT NUMBER NAME: a rule by container moves the process `sleep NUMBER` of UID 1000, and it keeps the rule.
+boxes=${ground#/sys/fs/cgroup}/boxes
+moved_out() {
+    # In a directory of its own: in the cgroup of the rule, explain does not know the container any more.
+    mkdir -p /root/boxes.d
+    printf 'version = 1\n%s' "$by_container" >/root/boxes.d/50-boxes.toml
+    expect "$1: explain names the container" grep -q "^  container [a-z]*:$3" \
+        <(cgrulectl explain --rules /root/boxes.d "$(pgrep -o -f "^(/bin/)?sleep $2\$")")
+    rules <<<"$by_container$moving"
+    cgrulectl reload >/dev/null
+    expect "$1: a rule by its name moves it" within 10 is_below "$2" "$boxes/"
+    cgrulectl reload >/dev/null
+    expect "$1: after a reload it keeps the rule" is_below "$2" "$boxes/"
+    rules <<<"$moving"
+    cgrulectl reload >/dev/null
+}
+moved_out "podman" 3002 csystemd
+
 mkdir -p /var/lib/lxc/box
 cat >/var/lib/lxc/box/config <<END
 lxc.rootfs.path = dir:$box
@@ -101,6 +129,7 @@ thaw() { lxc-unfreeze -n box; }
 expect "LXC: a container starts" lxc-start -n box
 inside sleep 3010 </dev/null >/dev/null 2>&1 &
 keeps "LXC" 3010
+moved_out "LXC" 3010 box
 lxc-stop -k -n box
 
 # systemd-nspawn, in the cgroup of its service and in a scope that systemd-machined registers.
@@ -124,6 +153,7 @@ systemctl stop kept.service
 number=3021 unit=machine-box.scope
 nspawn registered -- systemd-nspawn -M box --property=MemoryMax=64M
 keeps "nspawn in a scope" $number
+moved_out "nspawn" $number box
 systemctl stop registered.service
 expect "they are counted" test "$(counter kept_in_container)" -gt 0
 
@@ -156,6 +186,13 @@ for number in 3030 3031; do
     expect "alice: sleep $number has the limit of the container" has_limit $number memory.max 67108864
     expect "alice: sleep $number has the limit of the slice" has_limit $number pids.max 300
 done
+# In a directory of its own, because the daemon must not move these processes.
+echo 'version = 1
+[[rule]]
+container = "podman@alice:*"
+cgroup = "rootless/alice"' >/root/boxes.d/50-boxes.toml
+expect "alice: explain names her container" grep -q "^  container podman@alice:" \
+    <(cgrulectl explain --rules /root/boxes.d "$(pgrep -o -f "^(/bin/)?sleep 3031\$")")
 expect "alice: pause" podman pause own
 expect "alice: it is frozen" within 10 is_frozen 3031 1
 expect "alice: unpause" podman unpause own
