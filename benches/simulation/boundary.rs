@@ -310,10 +310,11 @@ impl Kernel for SimKernel {
         let process = machine.process_of(pid.get())?;
         let thread = process.threads.iter().find(|one| one.id == pid.get());
         let (uid, gid) = thread.map_or((process.uid, process.gid), |one| (one.uid, one.gid));
+        let real = if thread.is_none() { process.real } else { uid };
         Some(ProcessStatus {
             process: Pid::new(process.pid)?,
             parent: Pid::new(process.parent),
-            real: Uid(uid),
+            real: Uid(real),
             effective: Uid(uid),
             real_group: Gid(gid),
             is_kernel_thread: process.is_kernel_thread,

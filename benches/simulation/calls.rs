@@ -74,6 +74,7 @@ impl Machine {
             is_pin_inherited: true,
             pins_children: is_pinned,
             creator: creator_identity,
+            real: if ids.0 == process.uid { process.real } else { ids.0 },
             was_below: self.below_for_children(named_parent),
             may_be_below: self.find(named_parent).map_or([false; 2], |one| one.may_be_below),
             ..new
@@ -255,6 +256,9 @@ impl Machine {
         let by_thread = by_thread
             .or_else(|| own.has_leader_exited.then(|| own.threads.first().copied()).flatten());
         if let Some(Thread { uid, gid, .. }) = by_thread {
+            if own.uid != uid {
+                own.real = uid;
+            }
             (own.uid, own.gid, own.has_leader_exited) = (uid, gid, false);
         }
         own.threads.clear();
@@ -297,6 +301,7 @@ impl Machine {
         self.events += 1;
         let Some(own) = self.find_mut(process) else { return };
         let mut changed = Vec::new();
+        let mut is_real_new = false;
         let mut change = |id: u32, own_uid: &mut u32, own_gid: &mut u32| {
             let new = (uid.unwrap_or(*own_uid), gid.unwrap_or(*own_gid));
             if new != (*own_uid, *own_gid) {
@@ -306,11 +311,17 @@ impl Machine {
         };
         if thread.is_none() && !own.has_leader_exited {
             change(process, &mut own.uid, &mut own.gid);
+            is_real_new = uid.is_some_and(|uid| uid != own.real);
+            own.real = uid.unwrap_or(own.real);
         }
         for (index, one) in own.threads.iter_mut().enumerate() {
             if thread.is_none_or(|meant| meant == index) {
                 change(one.id, &mut one.uid, &mut one.gid);
             }
+        }
+        // The kernel reports a change of the real user alone too.
+        if is_real_new && !changed.contains(&(process, true)) {
+            changed.push((process, true));
         }
         if changed.is_empty() {
             return;

@@ -35,14 +35,14 @@ impl Machine {
     }
 
     /// Returns the combinations of programs that the daemon may take a process to be below: certainly that of a living
-    /// ancestor, and perhaps one that an ancestor ran earlier.
+    /// ancestor, perhaps one that an ancestor ran at any time, and no other.
     pub(crate) fn possible_ancestors(
         &mut self,
         process: &Process,
     ) -> impl Iterator<Item = [bool; 2]> + use<> {
         let certain = self.certain_ancestors(process);
-        let has_losses = self.has_losses();
-        let may = |one: usize| process.was_below[one] || has_losses && process.may_be_below[one];
+        // A child that is born while its creator executes another program may count either way.
+        let may = |one: usize| process.was_below[one] || process.may_be_below[one];
         let possible = [may(0), may(1)];
         if certain.contains(&true) {
             self.counts.hit(Situation::BelowProgram);

@@ -243,6 +243,7 @@ impl Machine {
             parent,
             uid,
             gid,
+            real: uid,
             program,
             threads: Vec::new(),
             has_leader_exited: false,

@@ -60,6 +60,8 @@ pub(crate) struct Process {
     pub(crate) parent: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Its real user, which the exec of a set-user-ID program does not change.
+    pub(crate) real: u32,
     /// Index of its program.
     pub(crate) program: usize,
     pub(crate) threads: Vec<Thread>,
@@ -95,7 +97,7 @@ pub(crate) struct Process {
     pub(crate) creator: u64,
     /// For each tested program: an ancestor ran it as root, now or earlier.
     pub(crate) was_below: [bool; 2],
-    /// It, or an ancestor, ran it as root at any time: after a loss the daemon may not know that this has ended.
+    /// It, or an ancestor, ran it as root at any time.
     pub(crate) may_be_below: [bool; 2],
 }
 
@@ -124,7 +126,7 @@ impl Process {
     /// Returns which tested program it runs as root, if it does.
     pub(crate) fn tested_program(&self) -> Option<usize> {
         let program = PROGRAMS[self.program];
-        let is_root = self.uid == 0 && !self.is_zombie && !self.is_kernel_thread;
+        let is_root = self.real == 0 && !self.is_zombie && !self.is_kernel_thread;
         (0..TESTED.len()).find(|&one| is_root && program.is_known_as(TESTED[one]))
     }
 
