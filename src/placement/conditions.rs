@@ -52,6 +52,9 @@ pub struct Conditions<'p, F> {
     rules: &'p ContextRules,
     facts: F,
     position: Option<Position>,
+    /// Its cgroup, if the rules for its ancestors could be those that placed it.
+    path: Option<Option<(usize, Vec<u8>, usize)>>,
+    ancestors: Option<Arc<[Ancestor]>>,
     login: Option<Option<Uid>>,
     /// The container that the path of its cgroup names.
     by_path: Option<Option<Container>>,
@@ -76,7 +79,16 @@ enum Position {
 impl<'p, F: ConditionFacts> Conditions<'p, F> {
     /// Creates the tests for the process with these facts.
     pub fn new(rules: &'p ContextRules, facts: F) -> Self {
-        Self { rules, facts, position: None, login: None, by_path: None, by_namespaces: None }
+        Self {
+            rules,
+            facts,
+            position: None,
+            path: None,
+            ancestors: None,
+            login: None,
+            by_path: None,
+            by_namespaces: None,
+        }
     }
 
     /// Returns the first condition that the process does not meet, for a rule whose other criteria it
@@ -157,16 +169,18 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
     /// A process in the cgroup to which the rule leads counts as one with such an ancestor: the daemon may have been
     /// restarted since that exited. A user cannot have moved it there.
     fn ancestor_mismatch(&mut self, id: RuleId, rule: &Rule) -> Option<ContextMismatch> {
-        let miss = rule.ancestor_mismatch(&self.facts.ancestors())?;
+        let ancestors = self.ancestors.get_or_insert_with(|| self.facts.ancestors());
+        let miss = rule.ancestor_mismatch(ancestors)?;
         let is_kept = miss == ContextMismatch::Below && self.is_in_cgroup_of(id);
         (!is_kept).then_some(miss)
     }
 
     fn is_in_cgroup_of(&mut self, id: RuleId) -> bool {
-        let facts = &mut self.facts;
-        let Some((index, path, top)) = path_of_units(self.rules, facts) else { return false };
-        let below = path.get(top..).unwrap_or_default();
-        self.rules.leads_to(id, below) && is_way_of_root(self.rules, facts, (index, &path, top))
+        let (rules, facts) = (self.rules, &mut self.facts);
+        let path = self.path.get_or_insert_with(|| path_of_units(rules, facts));
+        let Some((index, path, top)) = path else { return false };
+        let below = path.get(*top..).unwrap_or_default();
+        rules.leads_to(id, below) && is_way_of_root(rules, facts, (*index, path, *top))
     }
 
     fn place_mismatch(
