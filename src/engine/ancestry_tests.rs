@@ -229,3 +229,20 @@ impl World {
         self.engine.kernel.start(raw, process);
     }
 }
+
+/// It is evaluated while it still runs the program as root, and exits before its change of the user is evaluated.
+#[test]
+fn an_orphan_of_a_fork_of_the_program_stays_below_it() {
+    let mut world = World::new(REMOTE);
+    sshd(&mut world);
+    world.child(50, 51);
+    world.engine.kernel.exec(51, "sshd");
+    world.run_for(SECOND / 20);
+    world.engine.kernel.set_uid(51, 1000);
+    world.child(51, 52);
+    world.end(51);
+    world.run_for(SECOND / 20);
+    world.engine.kernel.exec(52, "sh");
+    world.run_for(SECOND / 20);
+    assert_eq!(world.cgroup_of(52), "/remote/1000");
+}
