@@ -2,7 +2,7 @@
 //! apply to another process that reuses the PID.
 //!
 //! A pin can include *descendants*: children born later, their children, and so on; see
-//! [`crate::engine::inheritance`]. As with cgrulesengd, no pin survives the daemon.
+//! `engine/inheritance.rs`. As with cgrulesengd, no pin survives the daemon.
 
 use std::sync::Arc;
 
@@ -222,12 +222,12 @@ impl PinTable {
         self.pins.emptied(kernel);
     }
 
-    /// See [`Inheritance::confirm`].
+    /// Records that at `now` the kernel had dropped no forks.
     pub fn confirm(&mut self, now: Nanos) {
         self.pins.confirm(now);
     }
 
-    /// Pins the living children of pinned processes after the kernel dropped forks: see [`Inheritance::search`].
+    /// Pins the living children of pinned processes after the kernel dropped forks.
     pub fn search(&mut self, kernel: &mut impl Kernel) {
         let now = kernel.now();
         let mut births = Vec::new();
