@@ -20,6 +20,8 @@ use crate::tracking::fork_tracker::Fork;
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
 /// The maximum number of births that are kept until changes of their creators are evaluated, 24 bytes each.
 const MOST_RECENT: usize = 65_536;
+/// The maximum number of processes that do not run a program any more, until the event of that is evaluated.
+const MOST_DEPARTED: usize = 1024;
 /// The maximum number of programs of ancestors: the first ones, which started the others.
 const MOST_PROGRAMS: usize = 16;
 
@@ -88,7 +90,7 @@ pub(super) struct RunningProcess {
     pub(super) is_event: bool,
 }
 
-/// A child that inherited programs when its fork was read.
+/// A birth as its fork told it.
 #[derive(Clone, Copy, Debug)]
 struct RecentBirth {
     at: Nanos,
@@ -162,7 +164,7 @@ impl AncestryTable {
         let own = self.marks.entry(fork.child).and_then(|entry| entry.mark.adds());
         let birth = self.marks.heard(fork);
         if let Some(own) = own.filter(|own| !self.knows(fork.child, own)) {
-            self.departed.push((fork.child, own));
+            self.depart(fork.child, own);
         }
         self.count(birth);
         if self.is_active {
@@ -173,6 +175,14 @@ impl AncestryTable {
             self.recent.push_back(RecentBirth { at, parent, child });
         }
         birth == Birth::EndsEarlier
+    }
+
+    /// Records that a process does not run a program any more, before the event of that is evaluated.
+    fn depart(&mut self, pid: Pid, lost: Ancestor) {
+        if self.departed.len() >= MOST_DEPARTED {
+            self.departed.remove(0);
+        }
+        self.departed.push((pid, lost));
     }
 
     fn count(&self, birth: Birth) {
@@ -220,7 +230,7 @@ impl AncestryTable {
                 match entry.mark.adds() {
                     Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, since),
                     // The event that tells since when is still to be read, unless it was lost.
-                    Some(lost) => self.departed.push((pid, lost)),
+                    Some(lost) => self.depart(pid, lost),
                     None => {}
                 }
                 (entry.since, entry.mark.inherited)
