@@ -84,9 +84,10 @@ fn merged(first: &[Ancestor], second: &[Ancestor]) -> Arc<[Ancestor]> {
 pub(super) struct RunningProcess {
     pub(super) pid: Pid,
     pub(super) identity: u64,
-    /// Time of the change, if it is known.
+    /// Time of the first change that is not evaluated, and of the one that is evaluated now.
+    pub(super) first: Nanos,
     pub(super) since: Nanos,
-    /// An event of the process told that time.
+    /// An event of the process told these times.
     pub(super) is_event: bool,
 }
 
@@ -219,8 +220,8 @@ impl AncestryTable {
         own: Option<Ancestor>,
         kernel: &mut impl Kernel,
     ) -> bool {
-        let RunningProcess { pid, identity, since, is_event } = process;
-        let mut has_changed = is_event && self.withdraw_departed(pid, since);
+        let RunningProcess { pid, identity, first, since, is_event } = process;
+        let mut has_changed = is_event && self.withdraw_departed(pid, first);
         let before = self.marks.get(pid, kernel).cloned();
         if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
             return has_changed;
@@ -228,7 +229,7 @@ impl AncestryTable {
         let (born, inherited) = match before {
             Some(entry) => {
                 match entry.mark.adds() {
-                    Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, since),
+                    Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, first),
                     // The event that tells since when is still to be read, unless it was lost.
                     Some(lost) => self.depart(pid, lost),
                     None => {}

@@ -181,15 +181,15 @@ impl<K: Kernel> Engine<K> {
         // Another process may have got the PID, and inherited by a fork that was just read.
         let EvaluationRequest { pid, since, .. } = evaluation;
         // An earlier exec may still wait for its examination.
-        let since = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
+        let first = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
         let is_event = evaluation.cause.intersects(Cause::EXEC | Cause::UID);
         if self.kernel.identity(pid) != Some(identity) {
-            if is_event && self.ancestry.withdraw_departed(pid, since) {
+            if is_event && self.ancestry.withdraw_departed(pid, first) {
                 self.rescan.want(Urgency::Limited);
             }
             return None;
         }
-        let process = RunningProcess { pid, identity, since, is_event };
+        let process = RunningProcess { pid, identity, first, since, is_event };
         if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.
             self.rescan.want(Urgency::Limited);
