@@ -15,7 +15,7 @@ pub(super) fn of(pid: Pid, proc: &mut ProcFs) -> Vec<Ancestor> {
     let mut found = Vec::new();
     let mut current = pid;
     for _ in 0..MOST {
-        let Some(parent) = parent_of(current) else { break };
+        let Some(parent) = proc.status(current).and_then(|own| own.parent) else { break };
         found.extend(ancestor(parent, proc));
         current = parent;
     }
@@ -41,10 +41,4 @@ fn ancestor(pid: Pid, proc: &mut ProcFs) -> Option<Ancestor> {
         | InspectedProgram::None
         | InspectedProgram::Hidden(_) => None,
     }
-}
-
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let number = i32::try_from(pid.get()).ok()?;
-    let stat = procfs::process::Process::new(number).and_then(|own| own.stat()).ok()?;
-    Pid::new(u32::try_from(stat.ppid).ok()?)
 }

@@ -110,20 +110,12 @@ pub(super) struct AncestryTable {
     /// Programs that processes were found not to run any more before the event of that was evaluated.
     departed: Vec<(Pid, Ancestor)>,
     metrics: Arc<Metrics>,
-    nothing: Arc<[Ancestor]>,
 }
 
 impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let marks = Inheritance::new(LIMITS);
-        Self {
-            is_active: false,
-            marks,
-            recent: VecDeque::new(),
-            departed: Vec::new(),
-            metrics,
-            nothing: Arc::new([]),
-        }
+        Self { is_active: false, marks, recent: VecDeque::new(), departed: Vec::new(), metrics }
     }
 
     /// Records births from now on, or forgets all processes because no rule tests ancestors.
@@ -149,7 +141,7 @@ impl AncestryTable {
     /// Returns the tested programs of the ancestors of a process.
     pub(super) fn of(&mut self, pid: Pid, kernel: &mut impl Kernel) -> Arc<[Ancestor]> {
         let inherited = self.marks.get(pid, kernel).and_then(|entry| entry.mark.inherited.clone());
-        inherited.unwrap_or_else(|| Arc::clone(&self.nothing))
+        inherited.unwrap_or_default()
     }
 
     /// Checks whether rules test ancestors, so that the fork socket must be emptied before an evaluation.

@@ -5,26 +5,21 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::ancestry::{AncestryTable, RunningProcess};
+use super::evaluated_process::{EvaluatedProcess, ProcessParts};
 use super::name_lookups::PendingName;
 use super::rescan::Urgency;
-use crate::cgroup::mounts::Hierarchies;
 use crate::engine::kernel::Kernel;
-use crate::engine::placer::{
-    PlacedProcess, Placement, Placer, is_moved_by_users, known_container_name, known_user_name,
-    sole_owner,
-};
+use crate::engine::placer::{PlacedProcess, Placement, Placer, is_moved_by_users};
 use crate::event::{Cause, Gid, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo};
 use crate::placement::conditions::{ConditionFacts, Conditions};
-use crate::placement::container::ContainerFacts;
 use crate::placement::{Choice, KnownExe, Missing, decide, runs_program};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
 use crate::rules::RuleId;
 use crate::rules::ancestry::Ancestor;
-use crate::rules::container::ContainerKey;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Result of an evaluation: its outcome, or a further read that it needs.
@@ -294,34 +289,16 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
     }
 }
 
-impl<K: Kernel> ContainerFacts for ProcessConditions<'_, K> {
-    fn hierarchies(&self) -> &Hierarchies {
-        self.kernel.hierarchies()
+impl<K: Kernel> EvaluatedProcess for ProcessConditions<'_, K> {
+    type Kernel = K;
+
+    fn parts(&self) -> ProcessParts<'_, K> {
+        let &Self { policy, pid, handle, containment, .. } = self;
+        ProcessParts { policy, kernel: &*self.kernel, pid, handle, containment }
     }
 
-    fn sole_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-        sole_owner(self.kernel, hierarchy, path)
-    }
-
-    fn containment(&mut self) -> Result<Containment, Missing> {
-        let known = self.containment.or_else(|| self.kernel.containment(self.handle));
-        known.ok_or(Missing::Namespaces)
-    }
-
-    fn is_in_namespace_of_root(&mut self) -> bool {
-        self.kernel.is_in_namespace_of_root(self.pid)
-    }
-
-    fn accountable(&self, uid: Uid) -> Uid {
-        self.policy.accountable(uid)
-    }
-
-    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
-        known_user_name(self.policy, uid)
-    }
-
-    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
-        known_container_name(self.policy, self.kernel, key)
+    fn kernel_mut(&mut self) -> &mut K {
+        self.kernel
     }
 }
 

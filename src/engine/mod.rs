@@ -29,6 +29,7 @@ mod ancestry;
 mod classification;
 mod commands;
 mod completion;
+mod evaluated_process;
 mod evaluation;
 mod executables;
 pub(crate) mod external_moves;

@@ -47,7 +47,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 pub use outcome::Placement;
 pub(crate) use places::is_moved_by_users;
-pub(crate) use stays::{known_container_name, known_user_name, sole_owner};
 pub use units::is_momentary;
 
 /// Process that is being evaluated, with the data that was read about it.

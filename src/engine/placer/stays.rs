@@ -2,20 +2,17 @@
 //! [`decide_move`], and counts, records and logs its result.
 
 use super::{Missing, PlacedProcess, Placement, PlacementStep, Placer};
-use crate::cgroup::mounts::Hierarchies;
 use crate::cgroup::tree::CurrentCgroup;
+use crate::engine::evaluated_process::{EvaluatedProcess, ProcessParts};
 use crate::engine::kernel::Kernel;
 use crate::engine::user_managers::{ManagerCandidate, ManagerVerdict, UserManagers};
 use crate::event::{Pid, Uid};
-use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessStatus;
-use crate::placement::container::ContainerFacts;
 use crate::placement::stay::{
     MoveDecision, StayFacts, StayReason, StaySubject, StayTarget, decide_move,
 };
 use crate::policy::Policy;
 use crate::rules::Rule;
-use crate::rules::container::ContainerKey;
 
 /// Facts read from the kernel about the process that is being evaluated.
 struct KernelFacts<'k, K> {
@@ -75,64 +72,18 @@ impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
     }
 }
 
-impl<K: Kernel> ContainerFacts for KernelFacts<'_, K> {
-    fn hierarchies(&self) -> &Hierarchies {
-        self.kernel.hierarchies()
+impl<K: Kernel> EvaluatedProcess for KernelFacts<'_, K> {
+    type Kernel = K;
+
+    fn parts(&self) -> ProcessParts<'_, K> {
+        let PlacedProcess { evaluation, handle, containment, .. } = *self.subject;
+        let (policy, kernel) = (self.policy, &*self.kernel);
+        ProcessParts { policy, kernel, pid: evaluation.pid, handle, containment }
     }
 
-    fn sole_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-        sole_owner(self.kernel, hierarchy, path)
+    fn kernel_mut(&mut self) -> &mut K {
+        self.kernel
     }
-
-    fn containment(&mut self) -> Result<Containment, Missing> {
-        let PlacedProcess { containment, handle, .. } = self.subject;
-        containment.or_else(|| self.kernel.containment(handle)).ok_or(Missing::Namespaces)
-    }
-
-    fn is_in_namespace_of_root(&mut self) -> bool {
-        self.kernel.is_in_namespace_of_root(self.subject.evaluation.pid)
-    }
-
-    fn accountable(&self, uid: Uid) -> Uid {
-        self.policy.accountable(uid)
-    }
-
-    fn user_name(&mut self, uid: Uid) -> Result<Option<String>, Missing> {
-        known_user_name(self.policy, uid)
-    }
-
-    fn container_name(&mut self, key: ContainerKey) -> Result<Option<String>, Missing> {
-        known_container_name(self.policy, self.kernel, key)
-    }
-}
-
-/// Returns the user who owns a cgroup. `None` if others can move processes into it too, or if it does not exist.
-pub(crate) fn sole_owner(kernel: &impl Kernel, hierarchy: usize, path: &[u8]) -> Option<Uid> {
-    let owner = kernel.group_owner(hierarchy, path)?;
-    let is_shared = owner.0 == 0 && kernel.is_group_writable(hierarchy, path);
-    (!is_shared).then_some(owner)
-}
-
-/// Returns the name of a user, if it is known.
-///
-/// # Errors
-/// The user must be looked up first.
-pub(crate) fn known_user_name(policy: &Policy, uid: Uid) -> Result<Option<String>, Missing> {
-    let user = policy.users.get(&uid).ok_or(Missing::User(uid))?;
-    Ok(user.identity.name.clone())
-}
-
-/// Returns the name of a container, if it is known.
-///
-/// # Errors
-/// It must be read first.
-pub(crate) fn known_container_name(
-    policy: &Policy,
-    kernel: &impl Kernel,
-    key: ContainerKey,
-) -> Result<Option<String>, Missing> {
-    let name = policy.containers.name(key, kernel.now()).ok_or(Missing::ContainerName(key))?;
-    Ok(name.map(str::to_owned))
 }
 
 impl Placer {
