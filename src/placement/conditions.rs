@@ -52,7 +52,7 @@ pub struct Conditions<'p, F> {
     rules: &'p ContextRules,
     facts: F,
     position: Option<Position>,
-    /// Its cgroup, if the rules for its ancestors could be those that placed it.
+    /// Its cgroup, as [`path_of_units`] found it.
     path: Option<Option<(usize, Vec<u8>, usize)>>,
     ancestors: Option<Arc<[Ancestor]>>,
     login: Option<Option<Uid>>,
@@ -138,8 +138,8 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
     /// # Errors
     /// Its namespaces must be read first.
     pub fn container(&mut self) -> Result<Option<&Container>, Missing> {
-        let (rules, facts) = (self.rules, &mut self.facts);
-        self.position.get_or_insert_with(|| position(rules, facts));
+        let (rules, facts, path) = (self.rules, &mut self.facts, &mut self.path);
+        self.position.get_or_insert_with(|| position(rules, facts, path));
         self.find_container(true)
     }
 
@@ -188,8 +188,8 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
         id: RuleId,
         rule: &Rule,
     ) -> Result<Option<ContextMismatch>, Missing> {
-        let (rules, facts) = (self.rules, &mut self.facts);
-        let position = self.position.get_or_insert_with(|| position(rules, facts));
+        let (rules, facts, path) = (self.rules, &mut self.facts, &mut self.path);
+        let position = self.position.get_or_insert_with(|| position(rules, facts, path));
         let keeps = match position {
             Position::Placed(path) => rules.leads_to(id, path),
             Position::MovedFrom(by, _) if id < *by => false,
@@ -241,8 +241,13 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
     }
 }
 
-fn position(rules: &ContextRules, facts: &mut impl ConditionFacts) -> Position {
-    let Some((index, path, top)) = path_of_units(rules, facts) else { return Position::Unknown };
+fn position(
+    rules: &ContextRules,
+    facts: &mut impl ConditionFacts,
+    path: &mut Option<Option<(usize, Vec<u8>, usize)>>,
+) -> Position {
+    let path = path.get_or_insert_with(|| path_of_units(rules, facts)).clone();
+    let Some((index, path, top)) = path else { return Position::Unknown };
     // A cgroup outside of the mount is that of no rule.
     let below = path.get(top..).unwrap_or_default();
     if rules.lead_to(below) && is_way_of_root(rules, facts, (index, &path, top)) {
