@@ -66,17 +66,17 @@ impl Machine {
         let named = self.find(named_parent);
         excuses.may_be_pinned |= named.is_some_and(|one| one.excuses.may_be_pinned);
         let is_pinned = named.is_some_and(|one| one.pins_children && !one.excuses.may_be_pinned);
-        let creator_identity = process.identity;
         self.insert(Process {
             is_busy: true,
             excuses,
             is_pinned,
             is_pin_inherited: true,
             pins_children: is_pinned,
-            creator: creator_identity,
+            creator: process.identity,
             real: if ids.0 == process.uid { process.real } else { ids.0 },
             was_below: self.below_for_children(named_parent),
-            may_be_below: self.find(named_parent).map_or([false; 2], |one| one.may_be_below),
+            may_be_below: self.may_be_below(process.pid, named_parent),
+            has_unknown_program: how.keeps_parent,
             ..new
         });
         if is_pinned {

@@ -16,6 +16,14 @@ impl Machine {
         below
     }
 
+    /// Returns the programs of which the daemon may take a child to be below. One that was created with CLONE_PARENT is
+    /// born in the cgroup of its creator, which its fork does not name.
+    pub(crate) fn may_be_below(&self, creator: u32, named_parent: u32) -> [bool; 2] {
+        let of = |pid| self.find(pid).map_or([false; 2], |one| one.may_be_below);
+        let (creator, parent) = (of(creator), of(named_parent));
+        [creator[0] || parent[0], creator[1] || parent[1]]
+    }
+
     /// A process executed a program, or changed its user: its living descendants may be below it.
     pub(crate) fn note_program(&mut self, process: u32) {
         let Some(program) = self.find(process).and_then(Process::tested_program) else { return };
@@ -65,7 +73,10 @@ impl Machine {
         }
         let mut parent = process.parent;
         while let Some(one) = self.find(parent).filter(|one| one.pid != 1) {
-            let is_known = one.hang.is_none() && !one.has_leader_exited && one.threads.is_empty();
+            let is_known = one.hang.is_none()
+                && !one.has_leader_exited
+                && !one.has_unknown_program
+                && one.threads.is_empty();
             if let Some(program) = one.tested_program().filter(|_| is_known) {
                 found[program] = true;
             }

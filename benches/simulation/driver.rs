@@ -237,7 +237,8 @@ impl Daemon {
             machine.violate("the engine does not come to rest".to_owned());
             return true;
         }
-        if now < end || is_busy {
+        // A periodic scan may have begun shortly before the end, and wait for replies.
+        if now < end.max(machine.scanned_at + REST_NS) || is_busy {
             return false;
         }
         let is_long = end - began >= LONG_REST_NS;

@@ -99,6 +99,8 @@ pub(crate) struct Process {
     pub(crate) was_below: [bool; 2],
     /// It, or an ancestor, ran it as root at any time.
     pub(crate) may_be_below: [bool; 2],
+    /// What it runs is that of a creator that no event names, and was not read since.
+    pub(crate) has_unknown_program: bool,
 }
 
 impl Process {

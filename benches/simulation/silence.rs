@@ -145,7 +145,9 @@ impl Machine {
 
     /// The pin of a process changed: its children born since the request may be included, and what those created.
     fn note_children(&mut self, parent: u32, is_concerned: bool) {
-        let is_child = |one: &Process| one.parent == parent;
+        // Init takes the children of a zombie.
+        let identity = self.find(parent).map(|one| one.identity);
+        let is_child = |one: &Process| one.parent == parent || Some(one.creator) == identity;
         let children: Vec<u32> = self.living(is_child).collect();
         for child in &children {
             self.find_mut(*child).into_iter().for_each(|child| child.excuses.was_pinned = true);

@@ -17,6 +17,7 @@ impl Machine {
         let is_report = self.config.reports_only;
         let Some(process) = self.find_mut(pid) else { return };
         process.has_changed = false;
+        process.has_unknown_program = false;
         if process.is_fork_unread && process.excuses.may_count_move {
             process.excuses.count_earlier_move(is_report);
         }

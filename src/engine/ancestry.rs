@@ -3,6 +3,7 @@
 //! it: see [`crate::engine::inheritance`]. Nothing is recorded while no rule tests ancestors.
 
 use std::collections::VecDeque;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -20,10 +21,14 @@ use crate::tracking::fork_tracker::Fork;
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
 /// The maximum number of births that are kept until changes of their creators are evaluated, 24 bytes each.
 const MOST_RECENT: usize = 65_536;
+/// The time after its time stamp within which an event is queued: the process may lose its CPU in between.
+const QUEUED_LATE_NS: u64 = 10_000_000;
 /// The maximum number of processes that do not run a program any more, until the event of that is evaluated.
 const MOST_DEPARTED: usize = 1024;
 /// The maximum number of programs of ancestors: the first ones, which started the others.
 const MOST_PROGRAMS: usize = 16;
+/// No change of the process was evaluated.
+const NEVER: Nanos = Nanos(u64::MAX);
 
 /// The tested programs of one process and its ancestors.
 #[derive(Clone, Debug)]
@@ -34,6 +39,9 @@ struct AncestryMark {
     own: Option<Ancestor>,
     /// Both, for its children.
     for_children: Option<Arc<[Ancestor]>>,
+    /// The time of the change for which it was evaluated when `own` was found, and that of the evaluation. A change
+    /// in between whose event is read later may be what began it.
+    found: [Nanos; 2],
 }
 
 impl AncestryMark {
@@ -44,7 +52,18 @@ impl AncestryMark {
                 Some(merged(inherited.as_deref().unwrap_or_default(), std::slice::from_ref(own)))
             }
         };
-        Self { inherited, own, for_children }
+        Self { inherited, own, for_children, found: [Nanos(0); 2] }
+    }
+
+    /// Checks whether a change of the process at this time was not read when its program was found.
+    fn was_early(&self, change: Nanos) -> bool {
+        let [since, at] = self.found;
+        self.own.is_some() && since < change && change <= at
+    }
+
+    /// Returns the mark of the same process with these programs of ancestors.
+    fn below(&self, inherited: Option<Arc<[Ancestor]>>) -> Self {
+        Self { found: self.found, ..Self::new(inherited, self.own.clone()) }
     }
 
     /// Returns what children have from the process itself, and not from its ancestors.
@@ -58,7 +77,7 @@ impl Inherited for AncestryMark {
     fn with_inherited(&self, inherited: &Self) -> Option<Self> {
         let of_parent = inherited.inherited.as_deref().unwrap_or_default();
         let all = merged(of_parent, self.inherited.as_deref().unwrap_or_default());
-        Some(Self::new(Some(all), self.own.clone()))
+        Some(self.below(Some(all)))
     }
 
     fn of_child(&self) -> Option<Self> {
@@ -67,6 +86,7 @@ impl Inherited for AncestryMark {
             inherited: Some(Arc::clone(&inherited)),
             own: None,
             for_children: Some(inherited),
+            found: [Nanos(0); 2],
         })
     }
 }
@@ -84,8 +104,9 @@ fn merged(first: &[Ancestor], second: &[Ancestor]) -> Arc<[Ancestor]> {
 pub(super) struct RunningProcess {
     pub(super) pid: Pid,
     pub(super) identity: u64,
-    /// Time of the first change that is not evaluated, and of the one that is evaluated now.
+    /// Time of the first change that is not evaluated.
     pub(super) first: Nanos,
+    /// Time from which it may run the program: that of the last exec that is evaluated, else of the change.
     pub(super) since: Nanos,
     /// An event of the process told these times.
     pub(super) is_event: bool,
@@ -132,7 +153,7 @@ impl AncestryTable {
     /// All changes before this time are evaluated.
     pub(super) fn evaluated(&mut self, until: Nanos) {
         self.departed.clear();
-        let is_settled = |birth: &RecentBirth| birth.at < until;
+        let is_settled = |birth: &RecentBirth| birth.at.plus(QUEUED_LATE_NS) < until;
         while self.recent.front().is_some_and(is_settled) {
             self.recent.pop_front();
         }
@@ -216,12 +237,13 @@ impl AncestryTable {
         let mut has_changed = is_event && self.withdraw_departed(pid, first);
         let before = self.marks.get(pid, kernel).cloned();
         if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
-            return has_changed;
+            let early = before.filter(|entry| is_event && entry.mark.was_early(since));
+            return has_changed | early.is_some_and(|early| self.correct(process, early, kernel));
         }
         let (born, inherited) = match before {
             Some(entry) => {
                 match entry.mark.adds() {
-                    Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, first),
+                    Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, first..),
                     // The event that tells since when is still to be read, unless it was lost.
                     Some(lost) => self.depart(pid, lost),
                     None => {}
@@ -230,23 +252,44 @@ impl AncestryTable {
             }
             None => (kernel.now(), None),
         };
-        let mark = AncestryMark::new(inherited, own);
+        let found = [if is_event { since } else { NEVER }, kernel.now()];
+        let is_new = own.is_some();
+        let mark = AncestryMark { found, ..AncestryMark::new(inherited, own) };
         let Some(programs) = mark.for_children.clone() else {
             self.marks.remove(pid);
             return has_changed;
         };
-        if self.add(pid, identity, born, mark, kernel) {
+        // Without a program of its own its children have from it what it inherited itself, by their forks. Those may be
+        // unread, and those of another process with the PID of one as well.
+        if self.add(pid, identity, born, mark, kernel) && is_new {
             has_changed |= is_event && self.pass_on(pid, &programs, since);
             has_changed |= self.spread(pid, programs, kernel);
         }
         has_changed
     }
 
+    /// A program was found before the event was read that began it: takes it from those born before that.
+    fn correct(
+        &mut self,
+        process: RunningProcess,
+        mut early: Entry<AncestryMark>,
+        kernel: &mut impl Kernel,
+    ) -> bool {
+        let RunningProcess { pid, since, .. } = process;
+        let from = std::mem::replace(&mut early.mark.found[0], since);
+        let programs = early.mark.for_children.clone();
+        let adds = early.mark.adds();
+        let has_changed = adds.is_some_and(|own| self.withdraw(pid, &own, from..since));
+        let _has_room = self.marks.insert(pid, early);
+        // The descendants of a living process are below it, whenever they were born.
+        has_changed | programs.is_some_and(|programs| self.spread(pid, programs, kernel))
+    }
+
     /// Passes programs on to the descendants that were born since the process runs one of them: some have exited, or are
     /// orphans by now. Returns whether there are any that did not have them.
     fn pass_on(&mut self, from: Pid, programs: &[Ancestor], since: Nanos) -> bool {
         let mut is_any = false;
-        for (child, at) in self.born_below(from, since) {
+        for (child, at) in self.born_below(from, since..) {
             let (entry, known) = match self.marks.entry(child).filter(|entry| entry.since >= at) {
                 // It was recorded by itself, or is of a later process with the PID.
                 Some(entry) if entry.since != at => continue,
@@ -255,24 +298,25 @@ impl AncestryTable {
             };
             let all = merged(known.as_deref().unwrap_or_default(), programs);
             if known.is_none_or(|known| *known != *all) {
-                let mark = AncestryMark::new(Some(all), entry.mark.own.clone());
+                let mark = entry.mark.below(Some(all));
                 is_any |= self.marks.insert(child, Entry { mark, ..entry });
             }
         }
         is_any
     }
 
-    /// Returns the descendants of a process that were born from this time on, with the times of their births, as far as
-    /// changes since are not evaluated. In the order of births: a parent comes before its children.
-    fn born_below(&self, from: Pid, since: Nanos) -> Vec<(Pid, Nanos)> {
+    /// Returns the children that a process created in this time and their descendants, with the times of their births,
+    /// as far as changes since are not evaluated. In the order of births: a parent comes before its children.
+    fn born_below(&self, from: Pid, within: impl RangeBounds<Nanos>) -> Vec<(Pid, Nanos)> {
         let mut parents = HashSet::<Pid, FixedState>::default();
         parents.insert(from);
         let mut born = Vec::new();
         for &RecentBirth { at, parent, child } in &self.recent {
-            if at >= since && parents.contains(&parent) {
+            let is_later = within.contains(&at) || !born.is_empty();
+            if is_later && parents.contains(&parent) && (parent != from || within.contains(&at)) {
                 parents.insert(child);
                 born.push((child, at));
-            } else if at >= since && parents.remove(&child) {
+            } else if is_later && parents.remove(&child) {
                 // Another process has the PID by now.
                 born.retain(|&(pid, _)| pid != child);
             }
@@ -285,7 +329,7 @@ impl AncestryTable {
     pub(super) fn gone(&mut self, pid: Pid, changed: Nanos) -> bool {
         let is_any = self.withdraw_departed(pid, changed);
         let own = self.marks.entry(pid).and_then(|entry| entry.mark.adds());
-        own.is_some_and(|own| self.withdraw(pid, &own, changed)) || is_any
+        own.is_some_and(|own| self.withdraw(pid, &own, changed..)) || is_any
     }
 
     /// As [`Self::withdraw`] for the programs that the process was found not to run before.
@@ -293,7 +337,7 @@ impl AncestryTable {
         let mut is_any = false;
         for (departed, lost) in std::mem::take(&mut self.departed) {
             if departed == pid {
-                is_any |= self.withdraw(pid, &lost, since);
+                is_any |= self.withdraw(pid, &lost, since..);
             } else {
                 self.departed.push((departed, lost));
             }
@@ -301,19 +345,18 @@ impl AncestryTable {
         is_any
     }
 
-    /// Takes a program away from the descendants that were born since its process runs another one, or has another user.
-    /// Returns whether there are any.
-    fn withdraw(&mut self, from: Pid, lost: &Ancestor, since: Nanos) -> bool {
+    /// Takes a program away from the children that its process created in this time, in which it ran another one or had
+    /// another user, and from their descendants. Returns whether there are any.
+    fn withdraw(&mut self, from: Pid, lost: &Ancestor, within: impl RangeBounds<Nanos>) -> bool {
         let mut is_any = false;
-        for (child, at) in self.born_below(from, since) {
+        for (child, at) in self.born_below(from, within) {
             // It may have exited since, unlike its children.
             let entry = self.marks.entry(child).filter(|entry| entry.since == at).cloned();
             let Some(entry) = entry else { continue };
             is_any = true;
             let left = entry.mark.inherited.iter().flat_map(|all| all.iter());
             let left: Arc<[Ancestor]> = left.filter(|one| *one != lost).cloned().collect();
-            let mark =
-                AncestryMark::new((!left.is_empty()).then_some(left), entry.mark.own.clone());
+            let mark = entry.mark.below((!left.is_empty()).then_some(left));
             if mark.for_children.is_some() {
                 let _has_room = self.marks.insert(child, Entry { mark, ..entry });
             } else {
@@ -350,18 +393,17 @@ impl AncestryTable {
         while let Some((parent, programs)) = parents.pop() {
             for child in children(parent, kernel) {
                 let Some(identity) = kernel.identity(child) else { continue };
-                let before = self.marks.get(child, kernel).cloned();
-                let (since, own, known) = match before {
-                    Some(entry) => (entry.since, entry.mark.own, entry.mark.inherited),
-                    None => (kernel.now(), None, None),
+                let (since, before) = match self.marks.get(child, kernel) {
+                    Some(entry) => (entry.since, entry.mark.clone()),
+                    None => (kernel.now(), AncestryMark::new(None, None)),
                 };
-                let known = known.as_deref().unwrap_or_default();
+                let known = before.inherited.as_deref().unwrap_or_default();
                 let all = merged(known, &programs);
                 if *all == *known {
                     continue;
                 }
                 is_new = true;
-                let mark = AncestryMark::new(Some(all), own);
+                let mark = before.below(Some(all));
                 let further = mark.for_children.clone();
                 if self.add(child, identity, since, mark, kernel) {
                     parents.extend(further.map(|further| (child, further)));

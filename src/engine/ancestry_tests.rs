@@ -140,6 +140,35 @@ fn children_born_after_the_program_became_another_or_its_user_are_not_below_it()
 }
 
 #[test]
+fn an_orphan_of_before_the_exec_is_not_below_the_program_that_is_found_after_it() {
+    // Both events are read at once, or the second after the evaluation for the first.
+    for is_read_late in [false, true] {
+        let mut world = World::new(REMOTE);
+        world.child(SHELL, 50);
+        world.engine.kernel.exec(50, "sh");
+        world.child(50, 51);
+        world.child(51, 52);
+        world.end(51);
+        world.engine.kernel.exec(50, "sshd");
+        let late = if is_read_late { world.engine.kernel.events.pop_back() } else { None };
+        world.child(50, 53);
+        world.child(53, 54);
+        world.end(53);
+        if is_read_late {
+            let turn = world.engine.turn().unwrap();
+            let TurnResult::Read(request) = turn else { panic!("{turn:?}") };
+            world.read(request);
+            world.engine.kernel.events.extend(late);
+        }
+        world.run_for(SECOND / 20);
+        world.become_user(52, 1000);
+        world.become_user(54, 1000);
+        let places = [52, 54].map(|pid| world.cgroup_of(pid));
+        assert_eq!(places, ["/local/1000", "/remote/1000"], "{is_read_late}");
+    }
+}
+
+#[test]
 fn a_scan_finds_those_below_a_program_that_runs_already() {
     let mut world = World::new(REMOTE);
     // The descendants are listed before the program.

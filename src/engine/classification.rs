@@ -184,6 +184,7 @@ impl<K: Kernel> Engine<K> {
             }
             return None;
         }
+        let since = evaluation.executed.unwrap_or(since);
         let process = RunningProcess { pid, identity, first, since, is_event };
         if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.

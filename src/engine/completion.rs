@@ -73,6 +73,13 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
+    /// Checks whether children that a pinned process created after a move do not inherit its pin.
+    fn lets_children_go(&mut self, evaluation: EvaluationRequest) -> bool {
+        let pin = self.sticky.pin(evaluation.pid, &mut self.kernel);
+        let is_moved = evaluation.cause.contains(Cause::MOVED);
+        is_moved && pin.is_some_and(|pin| !pin.has_heirs || evaluation.since <= pin.since)
+    }
+
     fn conclude(&mut self, job: &Evaluation, outcome: Placement, now: Nanos) {
         let evaluation = job.evaluation;
         let is_recheck = evaluation.cause.contains(Cause::RECHECK);
@@ -159,14 +166,17 @@ impl<K: Kernel> Engine<K> {
         let was_elsewhere = cause.intersects(Cause::MOVED | Cause::ELSEWHERE);
         let was_refused = cause.contains(Cause::RETRY);
         let is_late = job.is_late || cause.contains(Cause::RECHECK);
+        let is_second = !job.is_late && job.evaluation.placement == 0;
         match outcome {
             Placement::Waiting => false,
             Placement::Placed => was_elsewhere || was_refused || is_late,
-            // Descendants may belong elsewhere, where moves are not refused.
-            Placement::Refused => was_elsewhere || is_late,
+            // Descendants may belong elsewhere, where moves are not refused. The second evaluation after a birth, or
+            // after a scan of a process in the root cgroup, tells nothing new: a scan for each would never end.
+            Placement::Refused => was_elsewhere || is_late && !is_second,
             // The process exited, before or during the move.
             Placement::Gone | Placement::Replaced => was_elsewhere || was_refused,
             Placement::InPlace => was_refused || self.has_returned(job.evaluation),
+            Placement::Sticky if self.lets_children_go(job.evaluation) => true,
             Placement::NoRule
             | Placement::Ignored
             | Placement::Inapplicable

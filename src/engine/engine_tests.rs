@@ -150,6 +150,20 @@ fn a_loss_causes_a_scan() {
 }
 
 #[test]
+fn a_refused_process_in_the_root_cgroup_does_not_cause_scan_after_scan() {
+    let rule = "[[rule]]\nuser = \"1000\"\nnot = { unit = \"a.service\" }\ncgroup = \"people\"\n";
+    let mut world = World::new(rule);
+    world.engine.kernel.refusals.insert("/people".to_owned(), Errno::EBUSY);
+    world.start_of_user(101);
+    world.engine.rescan.want(Urgency::Limited);
+    world.run_for(10 * SECOND);
+    assert!(world.count(|metrics| metrics.refused.get()) > 1);
+    let scans = world.count(|metrics| metrics.scans.get());
+    world.run_for(30 * SECOND);
+    assert_eq!(world.count(|metrics| metrics.scans.get()), scans);
+}
+
+#[test]
 fn a_refusal_that_can_pass_is_tried_again() {
     let mut world = World::new(PEOPLE);
     world.engine.kernel.refusals.insert("/people/1000".to_owned(), Errno::EAGAIN);

@@ -248,7 +248,8 @@ impl<K: Kernel> Engine<K> {
         if pending.is_scanned {
             // After this result, and not in place of it: a slow file would decide nothing if a scan came during each
             // examination.
-            let again = EvaluationRequest::at_once(evaluation.pid, Cause::RETRY, self.kernel.now());
+            let again =
+                EvaluationRequest::at_once(evaluation.pid, Cause::RECHECK, self.kernel.now());
             self.answered.push_back(Evaluation::new(again));
         }
         // The exec may have been decided without its executable, which is needed now.

@@ -95,6 +95,41 @@ fn a_child_born_between_a_change_and_a_pin_is_placed() {
 }
 
 #[test]
+fn a_child_that_a_pinned_process_creates_after_a_move_is_placed_unless_it_inherits_the_pin() {
+    for is_pinned_before in [true, false] {
+        let mut world = World::new(PEOPLE);
+        world.engine.kernel.moves = Some(Vec::new());
+        world.engine.kernel.fork(SHELL, 101);
+        world.run_for(SECOND);
+        let action = PinAction::Stay { children: !is_pinned_before };
+        let request = PinRequest { pid: Some(pid(101)), action };
+        let client = PinClient { uid: Uid(0), process: SHELL };
+        // It has a user only now: no placement is recorded.
+        let grant = |world: &mut World| assert!(world.engine.grant(request, client).unwrap());
+        if is_pinned_before {
+            grant(&mut world);
+        }
+        for raw in [101, 102, 103] {
+            let kernel = &mut world.engine.kernel;
+            match raw {
+                101 => kernel.processes.get_mut(&101).unwrap().uid = 1000,
+                _ => kernel.fork(raw - 1, raw),
+            }
+            if raw == 101 {
+                kernel.move_by(SHELL, 101, "/other");
+            }
+        }
+        world.engine.kernel.processes.remove(&102);
+        if !is_pinned_before {
+            grant(&mut world);
+        }
+        world.run_for(3 * SECOND);
+        let places = [101, 103].map(|pid| world.cgroup_of(pid));
+        assert_eq!(places, ["/other", "/people/1000"], "{is_pinned_before}");
+    }
+}
+
+#[test]
 fn the_recheck_of_a_process_takes_no_later_one_with_its_pid_for_it() {
     let mut world = World::new(PEOPLE);
     world.start_of_user(101);

@@ -56,6 +56,8 @@ const CLIENT_MOVES_NS: u64 = 10_000_000_000;
 pub(crate) struct Pin {
     /// The time from which it is valid.
     pub(super) since: Nanos,
+    /// Children born from then on inherit it.
+    pub(super) has_heirs: bool,
     client: u32,
 }
 
@@ -93,7 +95,8 @@ impl PinTable {
     /// Returns the pin of the process, if it has one.
     pub(crate) fn pin(&mut self, pid: Pid, kernel: &mut impl Kernel) -> Option<Pin> {
         let entry = self.pins.get(pid, kernel)?;
-        Some(Pin { since: entry.since, client: entry.mark.client })
+        let PinMark { has_heirs, client, .. } = entry.mark;
+        Some(Pin { since: entry.since, has_heirs, client })
     }
 
     /// Removes this pin of a process. A pin that another process with the PID inherited since stays.

@@ -118,7 +118,7 @@ impl<K: Kernel> Engine<K> {
             // No event reports that the leader has exited, and from now on another thread determines the rule; or
             // that another thread became the leader, by an exec that hangs.
             if !is_mixed || self.kernel.has_leader_exited(pid) {
-                let evaluation = EvaluationRequest::at_once(pid, Cause::RETRY, now);
+                let evaluation = EvaluationRequest::at_once(pid, Cause::RECHECK, now);
                 self.answered.push_back(Evaluation::new(evaluation));
             }
         }

@@ -61,6 +61,8 @@ pub struct EvaluationRequest {
     pub cause: Cause,
     /// Time of the first cause.
     pub since: Nanos,
+    /// Time of the last exec, if that is a cause.
+    pub executed: Option<Nanos>,
     /// For a recheck, the placement that it verifies: a number assigned by the placer. Else 0.
     pub placement: u64,
     /// Threads besides the leader that changed their credentials.
@@ -76,6 +78,7 @@ impl EvaluationRequest {
             pid,
             cause,
             since,
+            executed: if cause.contains(Cause::EXEC) { Some(since) } else { None },
             placement: 0,
             threads: Threads::None,
             drain: Drain(0),
@@ -93,6 +96,7 @@ impl EvaluationRequest {
     pub fn absorb(&mut self, other: &Self) {
         self.cause = self.cause | other.cause;
         self.since = self.since.min(other.since);
+        self.executed = self.executed.max(other.executed);
         self.threads = self.threads.or(other.threads);
     }
 
@@ -144,6 +148,9 @@ impl EvaluationQueue {
         let drain = self.begun;
         if let Some(entry) = self.entries.get_mut(&pid) {
             entry.cause = entry.cause | cause;
+            if cause.contains(Cause::EXEC) {
+                entry.executed = entry.executed.max(Some(at));
+            }
             entry.threads.add(task);
             return;
         }
