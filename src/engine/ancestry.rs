@@ -2,102 +2,28 @@
 //! on to its living descendants when it is evaluated, and to those born later by their forks, so that an orphan keeps
 //! it: see [`crate::engine::inheritance`]. Nothing is recorded while no rule tests ancestors.
 
-use std::collections::VecDeque;
+mod births;
+mod mark;
+
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashSet;
-
-use super::inheritance::{Birth, Entry, Inheritance, Inherited, Limits, children};
+use super::inheritance::{Birth, Entry, Inheritance, Limits, children};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
 use crate::rules::ancestry::Ancestor;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
+use births::{Births, Creator};
+use mark::{AncestryMark, merged};
 
-/// All processes below sshd of a large login node, 104 bytes each: 26 MiB. A limit for each user would need its UID at
+/// All processes below sshd of a large login node, 120 bytes each: 30 MiB. A limit for each user would need its UID at
 /// each fork; the number of its processes is limited by the kernel.
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
-/// The maximum number of births that are kept until changes of their creators are evaluated, 24 bytes each.
-const MOST_RECENT: usize = 65_536;
-/// The time after its time stamp within which an event is queued: the process may lose its CPU in between.
-const QUEUED_LATE_NS: u64 = 10_000_000;
 /// The maximum number of processes that do not run a program any more, until the event of that is evaluated.
 const MOST_DEPARTED: usize = 1024;
-/// The maximum number of programs of ancestors: the first ones, which started the others.
-const MOST_PROGRAMS: usize = 16;
 /// No change of the process was evaluated.
 const NEVER: Nanos = Nanos(u64::MAX);
-
-/// The tested programs of one process and its ancestors.
-#[derive(Clone, Debug)]
-struct AncestryMark {
-    /// Those of its ancestors.
-    inherited: Option<Arc<[Ancestor]>>,
-    /// What it runs itself.
-    own: Option<Ancestor>,
-    /// Both, for its children.
-    for_children: Option<Arc<[Ancestor]>>,
-    /// The time of the change for which it was evaluated when `own` was found, and that of the evaluation. A change
-    /// in between whose event is read later may be what began it.
-    found: [Nanos; 2],
-}
-
-impl AncestryMark {
-    fn new(inherited: Option<Arc<[Ancestor]>>, own: Option<Ancestor>) -> Self {
-        let for_children = match &own {
-            None => inherited.clone(),
-            Some(own) => {
-                Some(merged(inherited.as_deref().unwrap_or_default(), std::slice::from_ref(own)))
-            }
-        };
-        Self { inherited, own, for_children, found: [Nanos(0); 2] }
-    }
-
-    /// Checks whether a change of the process at this time was not read when its program was found.
-    fn was_early(&self, change: Nanos) -> bool {
-        let [since, at] = self.found;
-        self.own.is_some() && since < change && change <= at
-    }
-
-    /// Returns the mark of the same process with these programs of ancestors.
-    fn below(&self, inherited: Option<Arc<[Ancestor]>>) -> Self {
-        Self { found: self.found, ..Self::new(inherited, self.own.clone()) }
-    }
-
-    /// Returns what children have from the process itself, and not from its ancestors.
-    fn adds(&self) -> Option<Ancestor> {
-        let inherited = self.inherited.as_deref().unwrap_or_default();
-        self.own.clone().filter(|own| !inherited.contains(own))
-    }
-}
-
-impl Inherited for AncestryMark {
-    fn with_inherited(&self, inherited: &Self) -> Option<Self> {
-        let of_parent = inherited.inherited.as_deref().unwrap_or_default();
-        let all = merged(of_parent, self.inherited.as_deref().unwrap_or_default());
-        Some(self.below(Some(all)))
-    }
-
-    fn of_child(&self) -> Option<Self> {
-        let inherited = self.for_children.clone()?;
-        Some(Self {
-            inherited: Some(Arc::clone(&inherited)),
-            own: None,
-            for_children: Some(inherited),
-            found: [Nanos(0); 2],
-        })
-    }
-}
-
-/// Returns both lists, without repetitions.
-fn merged(first: &[Ancestor], second: &[Ancestor]) -> Arc<[Ancestor]> {
-    let mut all = first.to_vec();
-    all.extend(second.iter().filter(|one| !first.contains(one)).cloned());
-    all.truncate(MOST_PROGRAMS);
-    all.into()
-}
 
 /// A process for which it is recorded what it runs.
 #[derive(Clone, Copy, Debug)]
@@ -112,22 +38,13 @@ pub(super) struct RunningProcess {
     pub(super) is_event: bool,
 }
 
-/// A birth as its fork told it.
-#[derive(Clone, Copy, Debug)]
-struct RecentBirth {
-    at: Nanos,
-    parent: Pid,
-    child: Pid,
-}
-
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
 #[derive(Debug)]
 pub(super) struct AncestryTable {
     is_active: bool,
     marks: Inheritance<AncestryMark>,
-    /// All births since the changes that are not evaluated yet: the creator may have changed before, so that the child
-    /// has another program, or none.
-    recent: VecDeque<RecentBirth>,
+    /// The creator may have changed before, so that the child has another program, or none.
+    births: Births,
     /// Programs that processes were found not to run any more before the event of that was evaluated.
     departed: Vec<(Pid, Ancestor)>,
     metrics: Arc<Metrics>,
@@ -136,7 +53,7 @@ pub(super) struct AncestryTable {
 impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let marks = Inheritance::new(LIMITS);
-        Self { is_active: false, marks, recent: VecDeque::new(), departed: Vec::new(), metrics }
+        Self { is_active: false, marks, births: Births::default(), departed: Vec::new(), metrics }
     }
 
     /// Records births from now on, or forgets all processes because no rule tests ancestors.
@@ -146,17 +63,14 @@ impl AncestryTable {
             return;
         }
         self.marks = Inheritance::new(LIMITS);
-        self.recent.clear();
+        self.births = Births::default();
         self.departed.clear();
     }
 
     /// All changes before this time are evaluated.
     pub(super) fn evaluated(&mut self, until: Nanos) {
         self.departed.clear();
-        let is_settled = |birth: &RecentBirth| birth.at.plus(QUEUED_LATE_NS) < until;
-        while self.recent.front().is_some_and(is_settled) {
-            self.recent.pop_front();
-        }
+        self.births.settle(until);
     }
 
     /// Returns the tested programs of the ancestors of a process.
@@ -182,11 +96,7 @@ impl AncestryTable {
         }
         self.count(birth);
         if self.is_active {
-            if self.recent.len() >= MOST_RECENT {
-                self.recent.pop_front();
-            }
-            let Fork { at, parent, child } = fork;
-            self.recent.push_back(RecentBirth { at, parent, child });
+            self.births.record(fork);
         }
         birth == Birth::EndsEarlier
     }
@@ -243,7 +153,9 @@ impl AncestryTable {
         let (born, inherited) = match before {
             Some(entry) => {
                 match entry.mark.adds() {
-                    Some(lost) if is_event => has_changed |= self.withdraw(pid, &lost, first..),
+                    Some(lost) if is_event => {
+                        has_changed |= self.withdraw(Creator::Present(pid), &lost, first..);
+                    }
                     // The event that tells since when is still to be read, unless it was lost.
                     Some(lost) => self.depart(pid, lost),
                     None => {}
@@ -279,7 +191,8 @@ impl AncestryTable {
         let from = std::mem::replace(&mut early.mark.found[0], since);
         let programs = early.mark.for_children.clone();
         let adds = early.mark.adds();
-        let has_changed = adds.is_some_and(|own| self.withdraw(pid, &own, from..since));
+        let has_changed =
+            adds.is_some_and(|own| self.withdraw(Creator::Present(pid), &own, from..since));
         let _has_room = self.marks.insert(pid, early);
         // The descendants of a living process are below it, whenever they were born.
         has_changed | programs.is_some_and(|programs| self.spread(pid, programs, kernel))
@@ -289,7 +202,7 @@ impl AncestryTable {
     /// orphans by now. Returns whether there are any that did not have them.
     fn pass_on(&mut self, from: Pid, programs: &[Ancestor], since: Nanos) -> bool {
         let mut is_any = false;
-        for (child, at) in self.born_below(from, since..) {
+        for (child, at) in self.births.below(Creator::Present(from), since..) {
             let (entry, known) = match self.marks.entry(child).filter(|entry| entry.since >= at) {
                 // It was recorded by itself, or is of a later process with the PID.
                 Some(entry) if entry.since != at => continue,
@@ -305,31 +218,12 @@ impl AncestryTable {
         is_any
     }
 
-    /// Returns the children that a process created in this time and their descendants, with the times of their births,
-    /// as far as changes since are not evaluated. In the order of births: a parent comes before its children.
-    fn born_below(&self, from: Pid, within: impl RangeBounds<Nanos>) -> Vec<(Pid, Nanos)> {
-        let mut parents = HashSet::<Pid, FixedState>::default();
-        parents.insert(from);
-        let mut born = Vec::new();
-        for &RecentBirth { at, parent, child } in &self.recent {
-            let is_later = within.contains(&at) || !born.is_empty();
-            if is_later && parents.contains(&parent) && (parent != from || within.contains(&at)) {
-                parents.insert(child);
-                born.push((child, at));
-            } else if is_later && parents.remove(&child) {
-                // Another process has the PID by now.
-                born.retain(|&(pid, _)| pid != child);
-            }
-        }
-        born
-    }
-
     /// The process has exited, after a change at this time that was not evaluated. Returns whether descendants are
     /// concerned.
     pub(super) fn gone(&mut self, pid: Pid, changed: Nanos) -> bool {
         let is_any = self.withdraw_departed(pid, changed);
         let own = self.marks.entry(pid).and_then(|entry| entry.mark.adds());
-        own.is_some_and(|own| self.withdraw(pid, &own, changed..)) || is_any
+        own.is_some_and(|own| self.withdraw(Creator::Present(pid), &own, changed..)) || is_any
     }
 
     /// As [`Self::withdraw`] for the programs that the process was found not to run before.
@@ -337,7 +231,7 @@ impl AncestryTable {
         let mut is_any = false;
         for (departed, lost) in std::mem::take(&mut self.departed) {
             if departed == pid {
-                is_any |= self.withdraw(pid, &lost, since..);
+                is_any |= self.withdraw(Creator::Earlier(pid), &lost, since..);
             } else {
                 self.departed.push((departed, lost));
             }
@@ -347,9 +241,14 @@ impl AncestryTable {
 
     /// Takes a program away from the children that its process created in this time, in which it ran another one or had
     /// another user, and from their descendants. Returns whether there are any.
-    fn withdraw(&mut self, from: Pid, lost: &Ancestor, within: impl RangeBounds<Nanos>) -> bool {
+    fn withdraw(
+        &mut self,
+        from: Creator,
+        lost: &Ancestor,
+        within: impl RangeBounds<Nanos>,
+    ) -> bool {
         let mut is_any = false;
-        for (child, at) in self.born_below(from, within) {
+        for (child, at) in self.births.below(from, within) {
             // It may have exited since, unlike its children.
             let entry = self.marks.entry(child).filter(|entry| entry.since == at).cloned();
             let Some(entry) = entry else { continue };

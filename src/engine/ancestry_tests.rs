@@ -30,9 +30,13 @@ impl World {
 }
 
 fn sshd(world: &mut World) {
-    world.child(SHELL, 50);
-    world.engine.kernel.exec(50, "sshd");
+    sshd_at(world, 50);
     world.run_for(SECOND / 20);
+}
+
+fn sshd_at(world: &mut World, raw: u32) {
+    world.child(SHELL, raw);
+    world.engine.kernel.exec(raw, "sshd");
 }
 
 #[test]
@@ -274,4 +278,19 @@ fn an_orphan_of_a_fork_of_the_program_stays_below_it() {
     world.engine.kernel.exec(52, "sh");
     world.run_for(SECOND / 20);
     assert_eq!(world.cgroup_of(52), "/remote/1000");
+}
+
+#[test]
+fn an_event_of_an_earlier_process_with_the_pid_passes_nothing_on_to_the_children_of_that() {
+    let mut world = World::new(REMOTE);
+    world.child(SHELL, 50);
+    world.become_user(50, 1000);
+    // The event is read after another process, which is a fork of the program, has the PID.
+    world.engine.kernel.set_uid(50, 1001);
+    world.child(50, 51);
+    world.end(50);
+    sshd_at(&mut world, 49);
+    world.child(49, 50);
+    world.become_user(51, 1000);
+    assert_eq!(world.cgroup_of(51), "/local/1000");
 }
