@@ -80,4 +80,28 @@ mod tests {
             PAUSE_NS
         );
     }
+
+    #[test]
+    fn a_storm_has_sixty_events_in_a_window_that_no_idle_period_extended() {
+        for (events, window, expected) in [
+            (STORM, WINDOW_NS, PAUSE_NS),
+            (STORM - 1, WINDOW_NS, 0),
+            (STORM, WINDOW_NS - 1, 0),
+            (STORM, 2 * WINDOW_NS - 1, PAUSE_NS),
+            (STORM, 2 * WINDOW_NS, 0),
+        ] {
+            let mut pace = Coalescer { began: Nanos(1), ..Coalescer::default() };
+            assert_eq!(pace.pause(events, Nanos(1 + window)), expected, "{events} in {window} ns");
+        }
+    }
+
+    #[test]
+    fn the_time_without_pauses_ends() {
+        let placed = Nanos(5);
+        for (after, expected) in [(ALERT_NS - 1, 0), (ALERT_NS, PAUSE_NS)] {
+            let now = placed.plus(after);
+            let mut pace = Coalescer { began: now, is_storm: true, placed, ..Coalescer::default() };
+            assert_eq!(pace.pause(0, now), expected);
+        }
+    }
 }

@@ -417,6 +417,67 @@ mod tests {
     }
 
     #[test]
+    fn what_has_the_same_time_stamp_counts_as_born_before() {
+        let mut tracker = tracker(&[fork(10, 1, 2), fork(5, 70, 3), fork(5, 70, 4)]);
+        tracker.completed(pid(1), evaluated(10, 10));
+        assert_eq!(candidates(&mut tracker), [2]);
+        tracker.suspect_every_fork(Nanos(0));
+        assert!(tracker.record(fork(5, 70, 3), Drain(1)));
+        assert!(tracker.record(fork(5, 70, 4), Drain(1)));
+        tracker.completed(pid(3), evaluated(5, 5));
+        tracker.deferred(pid(4), Nanos(5), Nanos(5));
+        assert!(candidates(&mut tracker).is_empty(), "they were opened then");
+    }
+
+    #[test]
+    fn the_children_of_a_process_that_stays_are_no_candidates() {
+        let mut tracker = tracker(&[fork(5, 1, 2), fork(5, 70, 3)]);
+        tracker.completed(pid(1), evaluated(6, 8));
+        tracker.deferred(pid(1), Nanos(4), Nanos(4));
+        tracker.dismissed(pid(1));
+        assert!(candidates(&mut tracker).is_empty());
+    }
+
+    #[test]
+    fn forks_are_no_candidates_for_evaluations_that_a_scan_replaces() {
+        let mut tracker = tracker(&[fork(5, 70, 2)]);
+        tracker.deferred(pid(1), Nanos(4), Nanos(4));
+        tracker.drop_pending();
+        assert!(candidates(&mut tracker).is_empty());
+    }
+
+    #[test]
+    fn an_evaluation_counts_until_forks_of_its_end_are_judged() {
+        let mut tracker = ForkTracker::default();
+        tracker.completed(pid(1), evaluated(4, 4));
+        tracker.emptied(Nanos(4));
+        assert_eq!(tracker.evaluated.len(), 1);
+        tracker.emptied(Nanos(5));
+        assert_eq!(tracker.evaluated.len(), 0);
+    }
+
+    #[test]
+    fn memory_is_released_after_a_burst() {
+        let mut tracker = ForkTracker::default();
+        for raw in 1..=20_000 {
+            assert!(tracker.record(fork(1, 1, raw), Drain(1)));
+            tracker.completed(pid(raw), evaluated(1, 1));
+        }
+        tracker.shrink();
+        assert!(tracker.evaluated.capacity() >= 20_000, "all are in use");
+        assert!(candidates(&mut tracker).is_empty());
+        tracker.emptied(Nanos(2));
+        for raw in 1..=100 {
+            assert!(tracker.record(fork(3, 1, raw), Drain(3)));
+            tracker.completed(pid(raw), evaluated(3, 3));
+        }
+        tracker.shrink();
+        let kept = [tracker.evaluated.capacity(), tracker.oldest.capacity()];
+        assert!(kept.iter().all(|&kept| (200..400).contains(&kept)), "{kept:?}");
+        assert!((200..400).contains(&tracker.waiting.capacity()));
+    }
+
+    #[test]
     fn a_full_ring_says_so() {
         let mut tracker = ForkTracker::default();
         for _ in 0..WAITING {
