@@ -2,6 +2,7 @@
 
 use super::machine::Machine;
 use super::process::Process;
+use super::programs::PROGRAMS;
 use super::rules::TESTED;
 use super::situations::Situation;
 
@@ -19,15 +20,31 @@ impl Machine {
     /// Returns the programs of which the daemon may take a child to be below. One that was created with CLONE_PARENT is
     /// born in the cgroup of its creator, which its fork does not name.
     pub(crate) fn may_be_below(&self, creator: u32, named_parent: u32) -> [bool; 2] {
-        let of = |pid| self.find(pid).map_or([false; 2], |one| one.may_be_below);
-        let (creator, parent) = (of(creator), of(named_parent));
+        let (creator, parent) = (self.may_pass_on(creator), self.may_pass_on(named_parent));
         [creator[0] || parent[0], creator[1] || parent[1]]
+    }
+
+    /// Returns the programs that the daemon may take a process to pass on: until it has evaluated the last change, also
+    /// those that it ran before.
+    fn may_pass_on(&self, pid: u32) -> [bool; 2] {
+        let Some(process) = self.find(pid) else { return [false; 2] };
+        let mut may = process.may_be_below;
+        if let Some(program) = process.tested_program() {
+            may[program] = true;
+        }
+        let program = PROGRAMS[process.program];
+        let is_plain = program.shares_mounts && !program.is_hidden && program.invoked.is_none();
+        let is_evaluated = !process.has_changed && is_plain && process.hang.is_none();
+        if !is_evaluated || process.has_leader_exited || !process.threads.is_empty() {
+            may = [0, 1].map(|one| may[one] || process.has_run[one]);
+        }
+        may
     }
 
     /// A process executed a program, or changed its user: its living descendants may be below it.
     pub(crate) fn note_program(&mut self, process: u32) {
         let Some(program) = self.find(process).and_then(Process::tested_program) else { return };
-        self.find_mut(process).into_iter().for_each(|own| own.may_be_below[program] = true);
+        self.find_mut(process).into_iter().for_each(|own| own.has_run[program] = true);
         let mut parents = vec![process];
         while let Some(parent) = parents.pop() {
             for pid in self.pids.clone() {

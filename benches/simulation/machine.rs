@@ -267,6 +267,7 @@ impl Machine {
             creator: 0,
             was_below: [false; 2],
             may_be_below: [false; 2],
+            has_run: [false; 2],
             has_unknown_program: false,
         }
     }

@@ -97,8 +97,10 @@ pub(crate) struct Process {
     pub(crate) creator: u64,
     /// For each tested program: an ancestor ran it as root, now or earlier.
     pub(crate) was_below: [bool; 2],
-    /// It, or an ancestor, ran it as root at any time.
+    /// The daemon may take an ancestor to run it, or to have done so.
     pub(crate) may_be_below: [bool; 2],
+    /// It ran it as root itself, now or earlier.
+    pub(crate) has_run: [bool; 2],
     /// What it runs is that of a creator that no event names, and was not read since.
     pub(crate) has_unknown_program: bool,
 }
