@@ -93,9 +93,25 @@ pub enum Choice {
 pub fn decide(
     matcher: &Matcher,
     user: &User,
+    ids: (Uid, Gid),
+    exe: KnownExe<'_>,
+    condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
+) -> Choice {
+    decide_observing(matcher, user, ids, exe, condition, |_| ())
+}
+
+/// Decides as [`decide`] does, and calls `observe` for each rule before the decision that observes and
+/// would match: the decision would be that rule if it were active and the others that observe absent.
+///
+/// A rule that observes needs the same data as an active one, so that its count is right. If data are
+/// needed first, the calls so far are void.
+pub fn decide_observing(
+    matcher: &Matcher,
+    user: &User,
     (uid, gid): (Uid, Gid),
     exe: KnownExe<'_>,
     mut condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
+    mut observe: impl FnMut(RuleId),
 ) -> Choice {
     let seen = exe.seen();
     let facts = Facts {
@@ -116,6 +132,7 @@ pub fn decide(
         let Some(id) = decision else { return Choice::NoRule };
         let rule = matcher.rule(id).filter(|rule| rule.is_conditional());
         match rule.map_or(Ok(true), |rule| condition(id, rule)) {
+            Ok(true) if rule.is_some_and(|rule| rule.action.observes()) => observe(id),
             Ok(true) => return Choice::Rule(id),
             Ok(false) => {}
             Err(missing) => return Choice::Needs(missing),

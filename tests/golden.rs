@@ -96,8 +96,10 @@ fn show_gifts(specs: &GroupSpecs, text: &mut String) {
 }
 
 fn show_rule(rule: &Rule) -> String {
-    let action = match &rule.action {
+    let prefix = if rule.action.observes() { "observe: " } else { "" };
+    let action = match rule.action.intended() {
         Action::Ignore(_) => "ignore".to_owned(),
+        Action::Observe(_) => unreachable!(),
         Action::Inapplicable(it) => format!("stays: {}", it.reason),
         Action::Place(targets) => {
             let target = &targets[0];
@@ -115,5 +117,5 @@ fn show_rule(rule: &Rule) -> String {
         count("not-user", rule.not.users.len()),
         count("not-group", rule.not.groups.len()),
     ];
-    format!("{} ({}) -> {action}", rule.name, kinds.concat().trim_start())
+    format!("{} ({}) -> {prefix}{action}", rule.name, kinds.concat().trim_start())
 }

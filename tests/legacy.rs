@@ -162,7 +162,7 @@ fn show(rule: &Rule) -> String {
             };
             format!("ignore{}{scheduling}", place.unwrap_or_default())
         }
-        Action::Inapplicable(_) => "nothing".to_owned(),
+        Action::Inapplicable(_) | Action::Observe(_) => "nothing".to_owned(),
         Action::Place(targets) => {
             let shown = |t: &Target| format!("{} {}", t.controllers.join(","), t.destination);
             targets.iter().map(shown).collect::<Vec<_>>().join(", ")
@@ -249,7 +249,7 @@ fn decide(
         Action::Ignore(when) => {
             when.means_place(&world.cgroup()) && when.scheduling.means(case.process.real_time)
         }
-        Action::Place(_) | Action::Inapplicable(_) => true,
+        Action::Place(_) | Action::Inapplicable(_) | Action::Observe(_) => true,
     };
     let plan = matcher.plan(&who);
     let mut decision = matcher.decide(&plan, &facts);

@@ -6,7 +6,10 @@ mod reference;
 use std::path::Path;
 use std::sync::Arc;
 
-use cgruled::event::{Gid, Uid};
+use cgruled::event::{Gid, Nanos, Uid};
+use cgruled::kernel::program::ExeInfo;
+use cgruled::placement::{Choice, KnownExe, Missing, decide_observing};
+use cgruled::policy::User;
 use cgruled::rules::context::{ContextCriteria, TextTest};
 use cgruled::rules::explain::{Mismatch, walk};
 use cgruled::rules::glob::Glob;
@@ -170,6 +173,51 @@ fn process() -> impl Strategy<Value = Process> {
         .prop_map(|(who, gid, exe, invoked)| Process { who, gid: Gid(gid), exe, invoked })
 }
 
+/// Evaluates a process as the engine does: what a decision needs is read before it is made again. Returns
+/// the index of the rule that decides, and those of the rules that observe and would match. Conditions of
+/// a rule are met unless it is in `fails`.
+fn evaluate(
+    rules: Vec<(usize, Rule)>,
+    fails: &[bool],
+    process: &Process,
+    is_unsure: bool,
+) -> (Option<usize>, Vec<usize>) {
+    let (indexes, rules): (Vec<usize>, Vec<Rule>) = rules.into_iter().unzip();
+    let matcher = Matcher::compile(Arc::from(rules));
+    let user = User::new(&matcher, process.who.clone(), Nanos(0));
+    let facts = process.facts();
+    let seen =
+        facts.exe.map(|exe| ExeInfo { raw: exe.path, exe, invoked: facts.invoked, is_unsure });
+    let unexamined = ExeInfo {
+        invoked: facts.invoked.filter(|_| !is_unsure),
+        ..seen.unwrap_or_else(|| ExeInfo::kernel_thread(b""))
+    };
+    let (mut exe, mut has_arguments) = (KnownExe::Unread, false);
+    loop {
+        let mut observed = Vec::new();
+        let ids = (process.who.uid, process.gid);
+        let index = |id: RuleId| indexes[id.0 as usize];
+        let condition = |id, rule: &Rule| {
+            let acting = Rule { action: rule.action.intended().clone(), ..rule.clone() };
+            match (acting.is_conditional(), has_arguments) {
+                (false, _) => Ok(true),
+                (true, true) => Ok(!fails[index(id)]),
+                (true, false) => Err(Missing::Arguments),
+            }
+        };
+        let choice =
+            decide_observing(&matcher, &user, ids, exe, condition, |id| observed.push(index(id)));
+        match choice {
+            Choice::Rule(id) => return (Some(index(id)), observed),
+            Choice::NoRule => return (None, observed),
+            Choice::NeedsExe if seen.is_none() => exe = KnownExe::Unavailable,
+            Choice::NeedsExe => exe = KnownExe::Read(unexamined),
+            Choice::NeedsExamination => exe = KnownExe::Read(seen.unwrap()).as_final(),
+            Choice::Needs(_) => has_arguments = true,
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
@@ -233,6 +281,40 @@ proptest! {
         prop_assert_eq!(walked.winner, decision, "{:?}", process);
         let before = decision.map_or(rules.len(), |id| id.0 as usize);
         prop_assert_eq!(walked.misses.len(), before);
+    }
+
+    /// Checks that rules which observe change no decision, and that each is counted exactly if it decides in
+    /// the set in which it acts and the others that observe are absent.
+    #[test]
+    fn rules_that_observe_are_counted_as_if_they_alone_acted_and_decide_nothing(
+        rules in vec((any_rule(), prop::bool::weighted(0.4), any::<bool>()), 0..24),
+        process in process(),
+        is_unsure in any::<bool>(),
+    ) {
+        let fails: Vec<bool> = rules.iter().map(|(_, _, fails)| *fails).collect();
+        let rules: Vec<(Rule, bool)> =
+            rules.into_iter().map(|(rule, observes, _)| (rule, observes)).collect();
+        let all = |acting: Option<usize>, with_others: bool| -> Vec<(usize, Rule)> {
+            let kept = rules.iter().enumerate().filter(|&(at, (_, observes))| {
+                !observes || with_others || acting == Some(at)
+            });
+            let rules = kept.map(|(at, (rule, observes))| {
+                let observes = *observes && acting != Some(at);
+                let action = if observes { rule.action.clone().observed() } else { rule.action.clone() };
+                (at, Rule { action, ..rule.clone() })
+            });
+            rules.collect()
+        };
+        let (decision, observed) = evaluate(all(None, true), &fails, &process, is_unsure);
+        let (without, none) = evaluate(all(None, false), &fails, &process, is_unsure);
+        prop_assert_eq!((decision, none), (without, Vec::new()));
+        for (at, (_, observes)) in rules.iter().enumerate().filter(|(_, (_, observes))| *observes) {
+            let (alone, _) = evaluate(all(Some(at), false), &fails, &process, is_unsure);
+            prop_assert_eq!(observed.contains(&at), alone == Some(at), "rule {} {}", at, observes);
+            // Neither does it depend on the others that observe.
+            let (beside, _) = evaluate(all(Some(at), true), &fails, &process, is_unsure);
+            prop_assert_eq!(beside, alone);
+        }
     }
 
     /// Checks that a rule reported as dead never decides, whatever the circumstances are.

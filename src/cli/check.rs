@@ -24,6 +24,7 @@ use crate::config::escape::EscapedBytes;
 use crate::daemon;
 use crate::policy::load::{NameService, load_given};
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::Rule;
 
 #[derive(clap::Args)]
 #[command(
@@ -79,23 +80,22 @@ pub(super) fn run(given: &CheckArgs, out: &mut dyn Write) -> Result<u8, ToolErro
 pub fn all(survey: &LoadedConfig) -> Vec<Diagnostic> {
     let mut all = survey.loaded.diagnostics.clone();
     all.extend(lints::all(&survey.loaded.rules));
-    all.extend(people::all(
-        &survey.loaded.specs.user_slices,
-        &survey.loaded.rules,
-        &people::effects_of_moving(),
-    ));
-    all.extend(context::all(&survey.loaded.rules, &survey.loaded.specs, &survey.hierarchies));
-    all.extend(escapes::all(&survey.loaded.rules, &survey.loaded.specs));
-    all.extend(accounts::all(
-        &survey.loaded.rules,
-        &survey.loaded.specs.user_slices,
-        &survey.names,
-    ));
+    // A rule that observes is checked before it acts.
+    let rules: Vec<Rule> = survey.loaded.rules.iter().map(acting).collect();
+    all.extend(people::all(&survey.loaded.specs.user_slices, &rules, &people::effects_of_moving()));
+    all.extend(context::all(&rules, &survey.loaded.specs, &survey.hierarchies));
+    all.extend(escapes::all(&rules, &survey.loaded.specs));
+    all.extend(accounts::all(&rules, &survey.loaded.specs.user_slices, &survey.names));
     all.extend(uncreated::all(survey));
     all.extend(refused::all(&survey.loaded.specs, &survey.hierarchies));
     all.extend(kernel::missing(&survey.loaded.specs, &survey.hierarchies));
     sort(&mut all);
     all
+}
+
+/// Returns a rule with the action that it would have if it did not observe.
+fn acting(rule: &Rule) -> Rule {
+    Rule { action: rule.action.intended().clone(), ..rule.clone() }
 }
 
 /// Writes the diagnostics in the form of compiler messages.
@@ -118,15 +118,20 @@ pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io:
     })
 }
 
-/// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules`.
+/// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules, 2 of them only observing`.
 pub fn summary(survey: &LoadedConfig, diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics.iter().filter(|own| own.severity == Severity::Error).count();
+    let rules = &survey.loaded.rules;
+    let observing = match rules.iter().filter(|rule| rule.action.observes()).count() {
+        0 => String::new(),
+        count => format!(", {count} of them only observing"),
+    };
     format!(
-        "{}, {} in {}; {}",
+        "{}, {} in {}; {}{observing}",
         counted(errors, "error"),
         counted(diagnostics.len() - errors, "warning"),
         counted(survey.loaded.files.len(), "file"),
-        counted(survey.loaded.rules.len(), "rule"),
+        counted(rules.len(), "rule"),
     )
 }
 

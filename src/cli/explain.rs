@@ -167,7 +167,7 @@ impl Explained {
 
     fn hidden(&self, survey: &LoadedConfig) -> Option<String> {
         let InspectedProgram::Hidden(why) = &self.subject.program else { return None };
-        let asking = unseen(self.rule(survey), &self.subject, &self.verdict.walk);
+        let asking = unseen(&survey.loaded.rules, &self.subject, &self.verdict.walk);
         (asking > 0).then(|| {
             let rules = if asking == 1 { "a rule needs" } else { "rules need" };
             format!("{rules} its executable, which is unknown: {why}")

@@ -1,5 +1,7 @@
 //! `cgrulectl list`: lists the rules in evaluation order, as a table, names or JSON.
 
+mod hits;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
@@ -26,7 +28,9 @@ pub use super::rows::RowOptions;
 Examples:
   cgrulectl list
       the first matching rule decides; ! marks rules that never match or
-      cannot be applied
+      cannot be applied, ~ those that only observe
+  cgrulectl list --hits
+      how often each active rule matched and moved a process
   cgrulectl list --rules ./rules.d --no-legacy
       list the rules of one directory"
 )]
@@ -37,6 +41,9 @@ pub(super) struct ListArgs {
     /// print only the names of rules, each once
     #[arg(long)]
     names: bool,
+    /// the counters of the active rules, from the daemon
+    #[arg(long, conflicts_with = "names")]
+    hits: bool,
     /// an array with one object per rule
     #[arg(long)]
     json: bool,
@@ -45,14 +52,19 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn run(given: &ListArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    let is_ascii = !locale::is_unicode();
+    let style = RowOptions { is_full: given.full, is_ascii };
+    if given.hits {
+        hits::run(&given.daemon, given.json, style, out)?;
+        return Ok(0);
+    }
     let survey = daemon::survey(&daemon_client::as_active(&given.daemon, RunNotes::Said), None);
     if given.json {
         json(&survey, out)?;
     } else if given.names {
         names(&survey, out)?;
     } else {
-        let is_ascii = !locale::is_unicode();
-        table(&survey, RowOptions { is_full: given.full, is_ascii }, out)?;
+        table(&survey, style, out)?;
     }
     if has_errors(&survey.loaded.diagnostics) {
         eprintln!("cgrulectl: invalid rules are not listed; run 'cgrulectl check' to see them");
@@ -70,10 +82,10 @@ pub fn table(survey: &LoadedConfig, style: RowOptions, out: &mut dyn Write) -> i
     let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
     let rows = rules.iter().enumerate().map(|(at, rule)| RuleRow::Rule {
         number: at + 1,
-        mark: if dead.contains_key(&id(at)) || rule.action.inapplicable().is_some() {
-            '!'
-        } else {
-            ' '
+        mark: match dead.contains_key(&id(at)) || rule.action.inapplicable().is_some() {
+            true => '!',
+            false if rule.action.observes() => '~',
+            false => ' ',
         },
         name: rule_wording::name(rule).unwrap_or_else(|| "-".to_owned()),
         text: words.asked(rule),
@@ -95,7 +107,12 @@ pub fn table(survey: &LoadedConfig, style: RowOptions, out: &mut dyn Write) -> i
             writeln!(out, "  {}; matching processes are not moved", Escaped(&reason.to_string()))?;
         }
     }
-    Ok(())
+    let observing = rules.iter().enumerate().filter(|(_, rule)| rule.action.observes());
+    let numbers: Vec<String> = observing.map(|(at, _)| (at + 1).to_string()).collect();
+    match numbers.is_empty() {
+        true => Ok(()),
+        false => writeln!(out, "\n~ only observing: {}", numbers.join(", ")),
+    }
 }
 
 /// Writes the names of the rules, one per line, each once; rules without a name are omitted.
@@ -132,6 +149,8 @@ struct Listed {
     line: u32,
     when: String,
     ignore: bool,
+    /// Whether it only observes, with the action in the other fields.
+    observe: bool,
     cgroup: Vec<String>,
     /// Reason for which the rule cannot be applied on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +170,8 @@ pub fn json(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
     let words = RuleWording::new(&survey.loaded.names);
     let dead: HashMap<RuleId, Unreachable> = lint::dead(rules).into_iter().collect();
     let listed = rules.iter().enumerate().map(|(at, rule)| {
-        let targets = rule.action.written_targets();
+        let action = rule.action.intended();
+        let targets = action.written_targets();
         let own = dead.get(&id(at));
         Listed {
             number: at + 1,
@@ -159,7 +179,8 @@ pub fn json(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
             file: EscapedBytes(rule.origin.file.as_os_str().as_encoded_bytes()).to_string(),
             line: rule.origin.line,
             when: words.asked(rule),
-            ignore: matches!(rule.action, Action::Ignore(_)),
+            ignore: matches!(action, Action::Ignore(_)),
+            observe: rule.action.observes(),
             cgroup: targets.iter().map(|target| target.destination.to_string()).collect(),
             inapplicable: rule.action.inapplicable().map(ToString::to_string),
             shadowed_by: own.and_then(|dead| match dead {

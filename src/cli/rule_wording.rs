@@ -37,7 +37,7 @@ impl RuleWording {
     pub(super) fn asked(&self, rule: &Rule) -> String {
         let mut parts = self.kinds(&rule.when);
         parts.extend(self.kinds(&rule.not).into_iter().map(|part| format!("not {part}")));
-        if let Action::Ignore(when) = &rule.action {
+        if let Action::Ignore(when) = rule.action.intended() {
             parts.extend(circumstances(when));
         }
         if parts.is_empty() { "all processes".to_owned() } else { parts.join("; ") }
@@ -145,12 +145,12 @@ impl RuleWording {
     }
 }
 
-/// Returns the action of a rule: the destinations as written in its file, those of legacy rules with their
-/// controllers.
+/// Returns the action of a rule, also of one that observes: the destinations as written in its file, those of legacy
+/// rules with their controllers.
 pub(super) fn done(rule: &Rule) -> String {
-    let targets = match &rule.action {
+    let targets = match rule.action.intended() {
         Action::Ignore(_) => return "ignored".to_owned(),
-        Action::Inapplicable(_) => return "cannot be applied".to_owned(),
+        Action::Inapplicable(_) | Action::Observe(_) => return "cannot be applied".to_owned(),
         Action::Place(targets) => targets,
     };
     let targets = targets.iter().map(|target| {

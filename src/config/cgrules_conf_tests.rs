@@ -24,7 +24,9 @@ fn complaints(text: &str) -> Vec<String> {
 
 fn targets(rule: &WrittenRule) -> Vec<(String, Vec<String>, bool)> {
     match &rule.rule.action {
-        other @ (Action::Ignore(_) | Action::Inapplicable(_)) => panic!("{other:?}"),
+        other @ (Action::Ignore(_) | Action::Inapplicable(_) | Action::Observe(_)) => {
+            panic!("{other:?}")
+        }
         Action::Place(targets) => targets
             .iter()
             .map(|t| (t.destination.to_string(), t.controllers.clone(), t.creates))

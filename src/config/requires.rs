@@ -13,7 +13,7 @@ pub(super) struct ProgramVersion {
     patch: u32,
 }
 
-/// The first version with `requires` and `[[test]]`.
+/// The first version with `requires`, `[[test]]` and `observe`.
 pub(super) const FIRST_WITH_TESTS: ProgramVersion = ProgramVersion { major: 0, minor: 2, patch: 0 };
 
 impl fmt::Display for ProgramVersion {

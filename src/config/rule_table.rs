@@ -6,12 +6,13 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::criteria::{self, CRITERIA_KEYS, NameRef};
+use super::observe::OBSERVE;
 use super::table::{TomlSection, Value, alternatives, shortened};
 use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 19] = [
+pub const RULE_KEYS: [&str; 20] = [
     "name",
     "user",
     "group",
@@ -26,6 +27,7 @@ pub const RULE_KEYS: [&str; 19] = [
     "cgroup",
     "controllers",
     "ignore",
+    OBSERVE,
     "priority",
     "exe_anywhere",
     "below_any_user",
@@ -44,10 +46,12 @@ pub struct WrittenRule {
     pub mentions: Vec<NameRef>,
 }
 
-/// Reads a rule. The caller drops it when anything was reported meanwhile.
+/// Reads a rule; `observes` is whether it observes unless it says otherwise. The caller drops it when
+/// anything was reported meanwhile.
 pub(super) fn read(
     table: &DeTable<'_>,
     header: Range<usize>,
+    observes: bool,
     piece: &mut TomlSection<'_, '_>,
 ) -> Option<WrittenRule> {
     piece.only_keys(table, &RULE_KEYS);
@@ -63,6 +67,10 @@ pub(super) fn read(
     let exe_anywhere = exe_anywhere(table, piece);
     let leave_units = leave_units(table, piece);
     let leave_containers = criteria::leave_containers(table, piece, &mut mentions);
+    let observes = match table.get(OBSERVE) {
+        Some(value) => piece.boolean(value, OBSERVE).unwrap_or(true),
+        None => observes,
+    };
     let action = action(table, &header, piece);
     let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
@@ -71,7 +79,7 @@ pub(super) fn read(
         None => default_name(&origin),
     };
     let not = not.into();
-    let action = action?;
+    let action = if observes { action?.observed() } else { action? };
     let rule =
         Rule { name, origin, when, not, exe_anywhere, leave_units, leave_containers, action };
     Some(WrittenRule { rule, priority: priority?, mentions })

@@ -4,6 +4,8 @@
 //! criterion less it would match more than intended. In a table of settings only the invalid
 //! settings are ignored.
 
+mod test_reader;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -13,15 +15,16 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::group_table::{self, GroupTable};
+use super::observe::{self, OBSERVE};
 use super::requires::{self, FIRST_WITH_TESTS, ProgramVersion};
 use super::rule_table;
 use super::sections::sections;
 use super::source_text::{Diagnostics, SourceText, text_of};
-use super::table::{TomlSection, TomlStatus, Value, shortened};
-use super::test_table::{self, MAX_TESTS, RuleTest};
+use super::table::{TomlSection, TomlStatus, Value};
+use super::test_table::RuleTest;
 use super::unit_table::{self, UnitTable};
-use crate::event::Uid;
 use crate::rules::Rule;
+use test_reader::TestReader;
 
 pub use super::criteria::{NameKind, NameRef};
 pub use super::rule_table::{RULE_KEYS, WrittenRule};
@@ -29,7 +32,7 @@ pub use super::rule_table::{RULE_KEYS, WrittenRule};
 /// The only version of the format so far.
 const VERSION: u32 = 1;
 /// The keys of a file.
-pub const FILE_KEYS: [&str; 6] = ["version", "requires", "rule", "cgroup", "unit", "test"];
+pub const FILE_KEYS: [&str; 7] = ["version", "requires", OBSERVE, "rule", "cgroup", "unit", "test"];
 
 /// The parsed rules and tables of one file, with diagnostics.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub struct ParsedRules {
     pub groups: Vec<GroupTable>,
     /// The `[unit."name"]` tables, without invalid settings.
     pub units: Vec<UnitTable>,
-    /// The valid `[[test]]` tables, at most [`MAX_TESTS`].
+    /// The valid `[[test]]` tables, at most [`super::test_table::MAX_TESTS`].
     pub tests: Vec<RuleTest>,
     /// The destinations of rules with errors, as far as they can be read: their tables are not unused.
     pub lost_destinations: Vec<String>,
@@ -77,6 +80,8 @@ pub fn parse(file: &Arc<Path>, text: &str) -> ParsedRules {
         named: HashMap::new(),
         version: None,
         requires: None,
+        observes: false,
+        observe_key: None,
         last_rule: None,
     };
     let mut ranges = sections(text.as_str()).into_iter();
@@ -102,20 +107,12 @@ struct RulesReader<'t> {
     named: HashMap<(&'static str, String), u32>,
     version: Option<u32>,
     requires: Option<ProgramVersion>,
+    /// Whether the rules observe that do not say it.
+    observes: bool,
+    /// The place of the first key for that, in bytes.
+    observe_key: Option<Range<usize>>,
     /// The index of the last rule, unless it was refused.
     last_rule: Option<usize>,
-}
-
-/// The tests of a file as far as it was read.
-#[derive(Default)]
-struct TestReader {
-    tests: Vec<RuleTest>,
-    /// The number of valid tests.
-    found: usize,
-    /// The place of the first one, in bytes.
-    first: Option<Range<usize>>,
-    /// The UIDs of users in tests, with the line of the test.
-    uids: HashMap<String, (Uid, u32)>,
 }
 
 impl RulesReader<'_> {
@@ -146,6 +143,12 @@ impl RulesReader<'_> {
                 return false;
             }
         }
+        let whole = (&table, syntax);
+        let Some(observes) = observe::of_file(whole, text, &FILE_KEYS, &mut piece) else {
+            return false;
+        };
+        self.observes = observes;
+        self.note_observe_key(&table, range.start);
         if syntax == TomlStatus::Right {
             self.document(&table, range);
         }
@@ -186,7 +189,7 @@ impl RulesReader<'_> {
             self.units(value, range.start);
         }
         if let Some(value) = table.get("test") {
-            self.tests(value, range.start);
+            self.tests.read(value, range.start, &mut self.report);
         }
     }
 
@@ -205,7 +208,8 @@ impl RulesReader<'_> {
             let Some(table) = piece.table(item, "a rule") else { continue };
             let errors = piece.report.errors();
             self.last_rule = None;
-            let written = rule_table::read(table, item.span(), &mut piece);
+            let written = rule_table::read(table, item.span(), self.observes, &mut piece);
+            self.note_observe_key(table, offset);
             self.check_name(table, offset);
             if let (Some(written), true) = (written, self.report.errors() == errors) {
                 self.last_rule = Some(self.rules.len());
@@ -264,52 +268,6 @@ impl RulesReader<'_> {
         }
     }
 
-    fn tests(&mut self, value: &Value<'_>, offset: usize) {
-        let mut piece = TomlSection::new(&mut self.report, offset);
-        let DeValue::Array(list) = value.get_ref() else {
-            let help = "write [[test]] before each test";
-            piece.error_help(value.span(), "test must be a list", help);
-            return;
-        };
-        for item in list.iter() {
-            let mut piece = TomlSection::new(&mut self.report, offset);
-            let Some(table) = piece.table(item, "a test") else { continue };
-            self.tests.first.get_or_insert_with(|| piece.span(item.span()));
-            if self.tests.found > MAX_TESTS {
-                return;
-            }
-            for test in test_table::read(table, item.span(), &mut piece) {
-                self.tests.found += 1;
-                if self.tests.found <= MAX_TESTS {
-                    self.add_test(test, item.span(), offset);
-                    continue;
-                }
-                let message = format!("a file has at most {MAX_TESTS} tests: the rest is ignored");
-                let mut piece = TomlSection::new(&mut self.report, offset);
-                piece.error_help(item.span(), message, "divide the rules into several files");
-                return;
-            }
-        }
-    }
-
-    /// Adds a test, unless it gives a user another UID than an earlier one: the names in the rules
-    /// are resolved once for all tests.
-    fn add_test(&mut self, test: RuleTest, header: Range<usize>, offset: usize) {
-        for (name, uid) in test.uids() {
-            let (first, line) = *self.tests.uids.entry(name.to_owned()).or_insert((uid, test.line));
-            if first != uid {
-                let message = format!(
-                    "the user \"{}\" has the UID {uid} here and {first} in the test at line {line}",
-                    shortened(name)
-                );
-                let mut piece = TomlSection::new(&mut self.report, offset);
-                piece.error_help(header, message, "use one UID for each name in a file");
-                return;
-            }
-        }
-        self.tests.tests.push(test);
-    }
-
     /// Warns about a duplicate rule name: such rules can be distinguished by line only.
     fn check_name(&mut self, table: &DeTable<'_>, offset: usize) {
         let Some(value) = table.get("name") else { return };
@@ -322,11 +280,23 @@ impl RulesReader<'_> {
         }
     }
 
-    /// Warns about tests in a file that an older daemon would not reject as a whole.
+    /// Records the first key with which rules observe.
+    fn note_observe_key(&mut self, table: &DeTable<'_>, offset: usize) {
+        let key = table.iter().map(|(key, _)| key).find(|key| key.get_ref() == OBSERVE);
+        let piece = TomlSection::new(&mut self.report, offset);
+        if let (Some(key), None) = (key, &self.observe_key) {
+            self.observe_key = Some(piece.span(key.span()));
+        }
+    }
+
+    /// Warns about tests, and about rules that observe, in a file that an older daemon would not reject as
+    /// a whole.
     fn expect_requires(&mut self) {
-        let Some(first) = self.tests.first.clone() else { return };
+        let tests = self.tests.first.clone().map(|place| (place, "[[test]]"));
+        let observe = self.observe_key.clone().map(|place| (place, OBSERVE));
+        let Some((first, what)) = observe.or(tests) else { return };
         if self.requires.is_none_or(|version| version < FIRST_WITH_TESTS) {
-            let message = format!("[[test]] needs cgruled {FIRST_WITH_TESTS} or later");
+            let message = format!("{what} needs cgruled {FIRST_WITH_TESTS} or later");
             let help = format!("write at the top of the file: requires = \"{FIRST_WITH_TESTS}\"");
             self.report.warning(Some(first), message, help);
         }
@@ -346,7 +316,7 @@ impl RulesReader<'_> {
 
 /// Returns the destinations of a rule as written.
 pub fn destinations(rule: &Rule) -> Vec<String> {
-    let targets = rule.action.written_targets().iter();
+    let targets = rule.action.intended().written_targets().iter();
     targets.map(|target| target.destination.as_str().to_owned()).collect()
 }
 

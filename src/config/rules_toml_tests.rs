@@ -5,6 +5,8 @@
 mod damage;
 #[path = "rules_toml/fault_tests.rs"]
 mod faults;
+#[path = "rules_toml/observe_tests.rs"]
+mod observe;
 
 use super::*;
 use crate::event::{Gid, Uid};

@@ -67,6 +67,9 @@ impl Status {
 pub struct ActiveRulesStatus {
     /// The number of active rules.
     pub count: u64,
+    /// The number of those that only observe.
+    #[serde(default)]
+    pub observing: u64,
     /// The time at which they were loaded.
     pub since: u64,
     /// The number of rule sets activated since startup, including this one.
@@ -176,4 +179,16 @@ pub struct ActiveRule {
     pub line: u32,
     /// The destinations as written; empty for a rule that leaves processes where they are.
     pub cgroups: Vec<String>,
+    /// Whether the rule only observes.
+    #[serde(default)]
+    pub observe: bool,
+    /// The evaluations that the rule decided or, if it observes, would have decided.
+    #[serde(default)]
+    pub matched: u64,
+    /// Those of them that moved the process.
+    #[serde(default)]
+    pub placed: u64,
+    /// The time from which both count: a rule that is unchanged in its file keeps them at a reload.
+    #[serde(default)]
+    pub since: u64,
 }

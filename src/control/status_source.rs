@@ -20,7 +20,8 @@ use crate::event::{Nanos, Uid};
 use crate::policy::load::{FileContents, Sources};
 use crate::policy::rebuild::active::{ActivePolicy, PolicyCell};
 use crate::policy::rebuild::retained::{Fallback, Retained, RetainedFiles};
-use crate::rules::Rule;
+use crate::policy::rule_hits::RuleHits;
+use crate::rules::{Rule, RuleId};
 use crate::sys;
 use crate::telemetry::metrics::{Histogram, Metrics, Refusals};
 
@@ -131,7 +132,8 @@ impl StatusSource {
 
     /// Returns the active rules.
     pub fn rules(&self) -> ActiveRules {
-        self.cell.read().as_deref().map(active_rules).unwrap_or_default()
+        let active = self.cell.read();
+        active.as_deref().map(|active| active_rules(active, self.started)).unwrap_or_default()
     }
 
     /// Returns the active text of files with new errors.
@@ -151,7 +153,7 @@ impl StatusSource {
             root: active.map_or_else(String::new, |rules| root(&rules.root)),
             files: active.map(active_files).unwrap_or_default(),
             sources: active.map(active_sources),
-            rules: active.map(active_rules).unwrap_or_default(),
+            rules: active.map(|active| active_rules(active, self.started)).unwrap_or_default(),
         }
     }
 
@@ -201,8 +203,10 @@ fn new_errors(kept: &[Retained]) -> usize {
     kept.iter().map(|kept| kept.errors.len()).sum()
 }
 
-fn active_rules(active: &ActivePolicy) -> ActiveRules {
-    ActiveRules { rules: active.matcher.rules().iter().map(rule).collect() }
+fn active_rules(active: &ActivePolicy, started: StartTime) -> ActiveRules {
+    let rules = (0..).map(RuleId).zip(active.matcher.rules());
+    let rules = rules.map(|(id, rule)| active_rule(rule, active.hits.get(id), started));
+    ActiveRules { rules: rules.collect() }
 }
 
 fn last_good_files(active: &ActivePolicy) -> LastGoodFiles {
@@ -259,6 +263,9 @@ fn rules_in_force(rules: &ActivePolicy, started: StartTime) -> ActiveRulesStatus
     let errors = rules.diagnostics.iter().filter(|one| one.is_error()).count();
     ActiveRulesStatus {
         count: count(rules.matcher.rules().len()),
+        observing: count(
+            rules.matcher.rules().iter().filter(|rule| rule.action.observes()).count(),
+        ),
         since: started.unix_seconds(rules.since),
         generation: rules.generation,
         files: rules.files.iter().map(|file| shown(file)).collect(),
@@ -312,7 +319,7 @@ fn latency(histogram: &Histogram) -> MoveLatency {
     }
 }
 
-fn rule(rule: &Rule) -> ActiveRule {
+fn active_rule(rule: &Rule, hits: Option<&RuleHits>, started: StartTime) -> ActiveRule {
     let targets = rule.action.targets().iter();
     let cgroups = targets.map(|target| Escaped(target.destination.as_str()).to_string()).collect();
     ActiveRule {
@@ -320,6 +327,10 @@ fn rule(rule: &Rule) -> ActiveRule {
         file: shown(&rule.origin.file),
         line: rule.origin.line,
         cgroups,
+        observe: rule.action.observes(),
+        matched: hits.map_or(0, |hits| hits.matched.get()),
+        placed: hits.map_or(0, |hits| hits.placed.get()),
+        since: hits.map_or(0, |hits| started.unix_seconds(hits.since)),
     }
 }
 

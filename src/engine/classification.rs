@@ -15,7 +15,7 @@ use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo};
 use crate::placement::conditions::{ConditionFacts, Conditions};
-use crate::placement::{Choice, KnownExe, Missing, decide, runs_program};
+use crate::placement::{Choice, KnownExe, Missing, decide_observing, runs_program};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
 use crate::rules::RuleId;
@@ -38,7 +38,26 @@ pub(super) enum EvaluationResult {
 }
 
 impl<K: Kernel> Engine<K> {
+    /// Evaluates a process, as far as the data that were read suffice.
     pub(super) fn evaluate(
+        &mut self,
+        evaluation: EvaluationRequest,
+        handle: &ProcessHandle,
+        exe: KnownExe<'_>,
+        arguments: &Arguments,
+        containment: Option<Containment>,
+    ) -> EvaluationResult {
+        self.observed.clear();
+        let result = self.decide_and_apply(evaluation, handle, exe, arguments, containment);
+        if !matches!(result, EvaluationResult::Over(_)) {
+            // It is evaluated again with further data, or exits before: no rule may be counted twice.
+            self.last_decision.rule = None;
+            self.observed.clear();
+        }
+        result
+    }
+
+    fn decide_and_apply(
         &mut self,
         evaluation: EvaluationRequest,
         handle: &ProcessHandle,
@@ -68,8 +87,11 @@ impl<K: Kernel> Engine<K> {
             containment,
         };
         let mut conditions = Conditions::new(&self.policy.context, facts);
-        let decided = decide(&self.policy.matcher, user, (uid, gid), exe, |id, rule| {
-            conditions.test(id, rule).map(|mismatch| mismatch.is_none())
+        let condition = |id, rule: &_| conditions.test(id, rule).map(|miss| miss.is_none());
+        let observed = &mut self.observed;
+        let matcher = &self.policy.matcher;
+        let decided = decide_observing(matcher, user, (uid, gid), exe, condition, |id| {
+            observed.push(id);
         });
         if conditions.is_at_root() {
             self.rechecks.after_birth(evaluation, self.options.recheck_ns, self.kernel.now());

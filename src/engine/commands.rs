@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::Engine;
 use crate::config::escape::Escaped;
-use crate::control::channel::{DecisionRecord, EngineChannel, EngineCommand};
+use crate::control::channel::{EngineChannel, EngineCommand};
 use crate::control::failures::{FailureHistory, FailureRecord, PlacementFailure};
 use crate::control::move_history::MoveHistory;
 use crate::control::protocol::{HistoryEntry, ProcessReport};
@@ -26,7 +26,7 @@ pub(super) struct LastDecision {
     pub(super) uid: Option<Uid>,
     pub(super) rule: Option<RuleId>,
     /// Link to the executable, recorded only while a client watches.
-    exe: Option<Box<[u8]>>,
+    pub(super) exe: Option<Box<[u8]>>,
 }
 
 /// Rule of an evaluation, for a client.
@@ -56,7 +56,7 @@ struct ProcessesRequest {
 /// Pending requests and the history that answers them.
 #[derive(Default)]
 pub(super) struct PendingCommands {
-    side: Option<EngineChannel>,
+    pub(super) side: Option<EngineChannel>,
     memory: FailureHistory,
     moves: MoveHistory,
     placing: Option<ProcessesRequest>,
@@ -295,12 +295,12 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Returns the rule of the last evaluation and its cgroup, as far as they are known.
-    fn target(&self, outcome: Placement) -> (Option<&Rule>, Option<Box<str>>) {
+    pub(super) fn target(&self, outcome: Placement) -> (Option<&Rule>, Option<Box<str>>) {
         let rule = self.last_decision.rule.and_then(|id| self.policy.matcher.rule(id));
         let Some(rule) = rule else { return (None, None) };
         let is_placed = match &rule.action {
             Action::Place(_) => outcome != Placement::Waiting,
-            Action::Ignore(_) | Action::Inapplicable(_) => false,
+            Action::Ignore(_) | Action::Inapplicable(_) | Action::Observe(_) => false,
         };
         (Some(rule), is_placed.then(|| self.placer.path().into()))
     }
@@ -327,31 +327,12 @@ impl<K: Kernel> Engine<K> {
         if self.placer.has_failures() {
             self.remember(evaluation, now);
         }
+        self.count_rules(evaluation, outcome);
         if self.is_watched() {
             self.tell_watchers(evaluation, outcome, now);
         }
+        self.observed.clear();
         self.last_decision = LastDecision::default();
-    }
-
-    fn tell_watchers(&mut self, evaluation: EvaluationRequest, outcome: Placement, now: Nanos) {
-        let exe = self.last_decision.exe.take();
-        let (rule, cgroup) = self.target(outcome);
-        let is_held = outcome == Placement::InPlace && evaluation.cause.contains(Cause::RECHECK);
-        let record = DecisionRecord {
-            pid: evaluation.pid,
-            uid: self.last_decision.uid,
-            exe,
-            rule: rule.map(|rule| Arc::clone(&rule.name)),
-            origin: rule.map(|rule| rule.origin.clone()),
-            cgroup,
-            outcome: if is_held { "confirmed" } else { outcome.word() },
-            cause: evaluation.cause,
-            at: now,
-            latency_ns: now.since(evaluation.since),
-        };
-        if let Some(side) = &mut self.commands.side {
-            side.tell(record);
-        }
     }
 
     fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {

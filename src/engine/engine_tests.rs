@@ -10,7 +10,8 @@ use crate::control::request::{PinAction, PinClient, PinRequest};
 use crate::event::{Gid, Uid};
 use crate::kernel::program::{Examined, ExeRead, Program};
 use crate::policy::User;
-use crate::policy::load::Subordinates;
+use crate::policy::load::{FileContents, Subordinates};
+use crate::policy::rule_hits::{RuleHitTable, RulesInFiles};
 use crate::policy::worker::WorkerReply;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::{ResolvedNames, UserIdentity, resolve};
@@ -20,6 +21,8 @@ use crate::tracking::queue;
 mod ancestry;
 #[path = "late_children_tests.rs"]
 mod late_children;
+#[path = "observe_tests.rs"]
+mod observe;
 
 const SHELL: u32 = 100;
 const SECOND: u64 = 1_000_000_000;
@@ -53,6 +56,9 @@ impl World {
             [],
         );
         policy.lacks_users = lacks_users;
+        let in_files =
+            RulesInFiles { rules: policy.matcher.rules(), contents: &FileContents::default() };
+        policy.hits = RuleHitTable::new(in_files, None, Nanos(0));
         let options = EngineOptions {
             recheck_ns: Some(SECOND / 10),
             finds_external_moves: true,

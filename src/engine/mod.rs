@@ -29,6 +29,7 @@ mod ancestry;
 mod classification;
 mod commands;
 mod completion;
+mod decision_records;
 mod evaluated_process;
 mod evaluation;
 mod executables;
@@ -65,6 +66,7 @@ use crate::engine::sticky::PinTable;
 use crate::event::Nanos;
 use crate::kernel::program::ReadRequest;
 use crate::policy::{Policy, SettingsUpdate};
+use crate::rules::RuleId;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 use ancestry::AncestryTable;
@@ -122,6 +124,8 @@ pub struct Engine<K> {
     own_credentials: OwnCredentials,
     commands: PendingCommands,
     last_decision: LastDecision,
+    /// Rules that observe and would have matched in the last evaluation. Kept for its capacity.
+    observed: Vec<RuleId>,
     /// Time at which the current stage of evaluations began or resumed after a read. Its processes
     /// are opened later than this.
     stage_began: Nanos,
@@ -173,6 +177,7 @@ impl<K: Kernel> Engine<K> {
             own_credentials: OwnCredentials::default(),
             commands: PendingCommands::default(),
             last_decision: LastDecision::default(),
+            observed: Vec::new(),
             stage_began: Nanos(0),
             progress: None,
             open: None,

@@ -193,6 +193,8 @@ impl Placer {
             Action::Ignore(_) => return Ok(Placement::Ignored),
             Action::Inapplicable(it) => return Ok(self.leave(rule, &it.reason, subject, kernel)),
             Action::Place(targets) => targets,
+            // Never a decision: the search continued.
+            Action::Observe(_) => return Ok(Placement::NoRule),
         };
         self.written = None;
         self.errno = None;

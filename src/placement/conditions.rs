@@ -151,7 +151,7 @@ impl<'p, F: ConditionFacts> Conditions<'p, F> {
 
     /// Checks the conditions of a rule that ignores processes.
     fn circumstances_apply(&mut self, rule: &Rule) -> bool {
-        let Action::Ignore(when) = &rule.action else { return true };
+        let Action::Ignore(when) = rule.action.intended() else { return true };
         let place =
             when.below.is_none() || self.facts.cgroup().is_some_and(|text| when.means_place(text));
         place

@@ -14,6 +14,7 @@ use crate::policy::context_rules::ContextRules;
 use crate::policy::known_containers::KnownContainers;
 use crate::policy::load::Subordinates;
 use crate::policy::observer::DecisionObserver;
+use crate::policy::rule_hits::RuleHitTable;
 use crate::policy::settings_update::SettingsUpdate;
 use crate::rules::destination::Specifier;
 use crate::rules::matcher::{Matcher, SharedPlans, UserPlan};
@@ -40,6 +41,8 @@ pub struct Policy {
     pub groups: HashMap<Gid, Option<Box<str>>, FixedState>,
     /// Names of containers, read only when a rule tests them.
     pub containers: KnownContainers,
+    /// Counters of the rules.
+    pub hits: RuleHitTable,
     /// Counts for status and log output.
     pub summary: Summary,
     /// Settings of cgroups, applied when they are created.
@@ -201,6 +204,7 @@ impl Policy {
             written_names: HashMap::default(),
             groups: groups.into_iter().collect(),
             containers: KnownContainers::default(),
+            hits: RuleHitTable::default(),
             summary: Summary::default(),
             configs: Arc::default(),
             plans,

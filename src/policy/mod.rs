@@ -10,6 +10,7 @@ mod known_containers;
 pub mod load;
 pub mod observer;
 pub mod rebuild;
+pub mod rule_hits;
 mod settings_update;
 pub mod worker;
 

@@ -15,6 +15,9 @@ pub enum Action {
     /// No move, because the rule cannot be applied. The rule still ends the search: otherwise a
     /// broader rule after it would match processes that its author excluded.
     Inapplicable(Box<Inapplicable>),
+    /// No move: a match is counted, and the search continues as if the rule were absent. Contains the
+    /// action that the rule would have, which is no [`Action::Observe`].
+    Observe(Box<Action>),
 }
 
 /// The destinations of an inapplicable rule and the reason.
@@ -70,11 +73,45 @@ impl Action {
         Self::Ignore(IgnoreWhen::default())
     }
 
-    /// Checks whether the action depends on the current cgroup or scheduling of the process.
+    /// Returns the action of the same rule if it observes.
+    #[must_use]
+    pub fn observed(self) -> Self {
+        match self {
+            Self::Observe(_) => self,
+            Self::Ignore(_) | Self::Place(_) | Self::Inapplicable(_) => {
+                Self::Observe(Box::new(self))
+            }
+        }
+    }
+
+    /// Checks whether the search continues after a match.
+    pub fn observes(&self) -> bool {
+        matches!(self, Self::Observe(_))
+    }
+
+    /// Returns the action that the rule has, or would have if it did not observe.
+    pub fn intended(&self) -> &Self {
+        match self {
+            Self::Observe(action) => action,
+            Self::Ignore(_) | Self::Place(_) | Self::Inapplicable(_) => self,
+        }
+    }
+
+    /// Returns the action of [`Self::intended`], to adapt it to the host.
+    pub fn intended_mut(&mut self) -> &mut Self {
+        match self {
+            Self::Observe(action) => action,
+            Self::Ignore(_) | Self::Place(_) | Self::Inapplicable(_) => self,
+        }
+    }
+
+    /// Checks whether a rule with the action may not decide about a process that matches its criteria: the
+    /// action depends on the current cgroup or scheduling of the process, or the rule observes.
     pub(super) fn is_conditional(&self) -> bool {
         match self {
             Self::Ignore(when) => !when.is_always(),
             Self::Place(_) | Self::Inapplicable(_) => false,
+            Self::Observe(_) => true,
         }
     }
 
@@ -83,32 +120,35 @@ impl Action {
     pub fn targets(&self) -> &[Target] {
         match self {
             Self::Place(targets) => targets,
-            Self::Ignore(_) | Self::Inapplicable(_) => &[],
+            Self::Ignore(_) | Self::Inapplicable(_) | Self::Observe(_) => &[],
         }
     }
 
-    /// Returns the destinations as written, also of an inapplicable rule.
+    /// Returns the destinations as written, also of an inapplicable rule, but not of one that observes.
     pub fn written_targets(&self) -> &[Target] {
         match self {
             Self::Place(targets) => targets,
             Self::Inapplicable(it) => &it.targets,
-            Self::Ignore(_) => &[],
+            Self::Ignore(_) | Self::Observe(_) => &[],
         }
     }
 
-    /// Returns the reason for which the rule cannot be applied, `None` if it can be.
+    /// Returns the reason for which the rule cannot be applied, or could not be if it did not observe.
+    /// `None` if it can be.
     pub fn inapplicable(&self) -> Option<&InapplicableReason> {
-        match self {
+        match self.intended() {
             Self::Inapplicable(it) => Some(&it.reason),
-            Self::Ignore(_) | Self::Place(_) => None,
+            Self::Ignore(_) | Self::Place(_) | Self::Observe(_) => None,
         }
     }
 
-    /// Replaces a placing action by [`Action::Inapplicable`] with this reason.
+    /// Replaces a placing action by [`Action::Inapplicable`] with this reason. A rule that observes
+    /// continues to do so.
     pub fn forbid(&mut self, reason: InapplicableReason) {
-        if let Self::Place(targets) = self {
+        let intended = self.intended_mut();
+        if let Self::Place(targets) = intended {
             let targets = std::mem::take(targets);
-            *self = Self::Inapplicable(Box::new(Inapplicable { targets, reason }));
+            *intended = Self::Inapplicable(Box::new(Inapplicable { targets, reason }));
         }
     }
 }

@@ -31,12 +31,15 @@ pub enum Mismatch {
     Circumstances,
     /// The context of the process does not match.
     Context(ContextMismatch),
+    /// All criteria match, but the rule only observes.
+    Observes,
 }
 
 /// The result of trying the rules in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// The first failing criterion of each rule before the winner, or of all rules without one.
+    /// The first failing criterion of each rule before the winner, or of all rules without one;
+    /// [`Mismatch::Observes`] for one that would match.
     pub misses: Vec<Mismatch>,
     /// The first rule that matches and applies.
     pub winner: Option<RuleId>,
@@ -55,7 +58,8 @@ pub fn walk(
     let mut misses = Vec::new();
     for (id, rule) in (0..).map(RuleId).zip(rules) {
         let failed = miss(rule, &person, facts)
-            .or_else(|| rule.is_conditional().then(|| condition(id, rule)).flatten());
+            .or_else(|| rule.is_conditional().then(|| condition(id, rule)).flatten())
+            .or_else(|| rule.action.observes().then_some(Mismatch::Observes));
         match failed {
             Some(miss) => misses.push(miss),
             None => return Trace { misses, winner: Some(id) },

@@ -90,8 +90,8 @@ impl Rule {
         !self.when.groups.is_empty() || !self.not.groups.is_empty()
     }
 
-    /// Checks whether a rule whose other criteria match may still not apply, because it also depends
-    /// on the context of the process or, with `ignore`, on its cgroup or scheduling: see
+    /// Checks whether a rule whose other criteria match may still not decide, because it observes, or
+    /// also depends on the context of the process or, with `ignore`, on its cgroup or scheduling: see
     /// [`matcher::Matcher::decide_after`].
     pub fn is_conditional(&self) -> bool {
         self.action.is_conditional() || self.when.context.is_some() || self.not.context.is_some()

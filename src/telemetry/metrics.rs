@@ -67,6 +67,8 @@ counters! {
     gone,
     /// Evaluations that matched no rule.
     no_rule,
+    /// Matches of rules that only observe.
+    would_match,
     /// Evaluations that matched an `ignore` rule.
     ignored,
     /// Evaluations that matched a rule which cannot be applied on this host.

@@ -3,6 +3,7 @@
 mod abuse;
 mod ctl;
 mod ill;
+mod observe;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -12,6 +12,7 @@ use crate::cli::inspected_program::InspectedProgram;
 use crate::config::escape::EscapedBytes;
 use crate::event::Pid;
 use crate::policy::rebuild::LoadedConfig;
+use crate::rules::explain::{Mismatch, Trace};
 use crate::rules::{Rule, RuleId};
 
 /// JSON object for one process.
@@ -54,6 +55,8 @@ pub(super) struct ExplainDocument {
     caveats: Vec<String>,
     /// Rules that were evaluated before and did not match, in order.
     failed: Vec<FailedCriterion>,
+    /// Rules before it that would match, but only observe.
+    would_match: Vec<Decider>,
 }
 
 #[derive(Serialize)]
@@ -168,6 +171,7 @@ impl ExplainDocument {
             reasons: explained.all_reasons(survey),
             caveats: explained.caveats(survey),
             failed: failed(survey, explained),
+            would_match: observed(&verdict.walk).filter_map(|id| decider(survey, id)).collect(),
         }
     }
 }
@@ -192,10 +196,17 @@ fn decider(survey: &LoadedConfig, RuleId(id): RuleId) -> Option<Decider> {
     Some(Decider { number: id as usize + 1, name: name.to_string(), file, line: origin.line })
 }
 
+/// Returns the rules that would match, but only observe.
+fn observed(walk: &Trace) -> impl Iterator<Item = RuleId> {
+    let misses = (0..).map(RuleId).zip(&walk.misses);
+    misses.filter(|(_, miss)| **miss == Mismatch::Observes).map(|(id, _)| id)
+}
+
 fn failed(survey: &LoadedConfig, explained: &Explained) -> Vec<FailedCriterion> {
     let rules = survey.loaded.rules.iter().enumerate();
     let misses = &explained.verdict.walk.misses;
-    let failed = rules.zip(misses).map(|((at, rule), miss)| FailedCriterion {
+    let failed = rules.zip(misses).filter(|(_, miss)| **miss != Mismatch::Observes);
+    let failed = failed.map(|((at, rule), miss)| FailedCriterion {
         number: at + 1,
         name: rule.name.to_string(),
         file: text(rule.origin.file.as_os_str().as_encoded_bytes()),

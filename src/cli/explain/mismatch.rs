@@ -29,6 +29,7 @@ impl Mismatch {
             Self::Context(ContextMismatch::Argument) => "argument",
             Self::Context(ContextMismatch::NotArgument) => "not-argument",
             Self::Context(ContextMismatch::Place) => "place",
+            Self::Observes => "observes",
         }
     }
 }

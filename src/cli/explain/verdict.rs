@@ -188,18 +188,21 @@ pub fn judge(survey: &LoadedConfig, subject: &InspectedProcess, proc: &mut ProcF
             PlacementState::InPlace | PlacementState::Misplaced | PlacementState::NoRule
         );
     let unread = unread::files(&survey.loaded.diagnostics);
-    let is_unsure = depends && (unseen(rule, subject, &walk) > 0 || !unread.is_empty());
+    let is_unsure = depends && (unseen(rules, subject, &walk) > 0 || !unread.is_empty());
     let state = if is_unsure { PlacementState::Unsure } else { said };
     let seats = states.into_iter().flat_map(|state| state.seats).collect();
     Verdict { state, walk, seats, stays, is_placed, container, unread }
 }
 
 /// Returns the number of rules that need an unknown executable, so that the result may be wrong.
-pub(super) fn unseen(rule: Option<&Rule>, subject: &InspectedProcess, walk: &Trace) -> usize {
+pub(super) fn unseen(rules: &[Rule], subject: &InspectedProcess, walk: &Trace) -> usize {
     if !matches!(subject.program, InspectedProgram::Hidden(_)) {
         return 0;
     }
-    walk.misses.iter().filter(|miss| **miss == Mismatch::UnknownExe).count()
+    let rule = walk.winner.and_then(|RuleId(id)| rules.get(id as usize));
+    let misses = walk.misses.iter().zip(rules);
+    // The result does not depend on rules that observe.
+    misses.filter(|(miss, rule)| **miss == Mismatch::UnknownExe && !rule.action.observes()).count()
         + usize::from(rule.is_some_and(|rule| !rule.not.exes.is_empty()))
 }
 
@@ -212,7 +215,8 @@ fn state(
     match &rule.action {
         Action::Ignore(_) => return PlacementState::Ignored,
         Action::Inapplicable(_) => return PlacementState::Inapplicable,
-        Action::Place(_) => {}
+        // A rule that observes never decides.
+        Action::Place(_) | Action::Observe(_) => {}
     }
     let mut seats = states.iter().flat_map(|state| &state.seats);
     match &subject.life {

@@ -52,12 +52,16 @@ pub fn show(
         true => writeln!(out, "\x1b[1;{code}m{headline}\x1b[0m")?,
         false => writeln!(out, "{headline}")?,
     }
-    if rule.is_some() || subject.life.is_some() || !caveats.is_empty() {
+    let observed = observed(survey, explained);
+    if rule.is_some() || subject.life.is_some() || !caveats.is_empty() || !observed.is_empty() {
         writeln!(out)?;
     }
     if let Some(rule) = rule {
         let name = rule.given_name().map(|name| format!("\"{}\", ", Escaped(name)));
         item("rule", &format!("{}{}", name.unwrap_or_default(), rule_wording::origin(rule)), out)?;
+    }
+    for text in &observed {
+        item("observed", text, out)?;
     }
     places(survey, explained, out)?;
     if let Some(since) = since(explained) {
@@ -84,6 +88,23 @@ pub fn show(
     }
     let style = rows::RowOptions { is_full: options.all, is_ascii: options.ascii };
     rows::show(&rules(survey, explained, options.all), None, style, out)
+}
+
+/// Returns a text for each rule that would match, but only observes.
+fn observed(survey: &LoadedConfig, explained: &Explained) -> Vec<String> {
+    let misses = explained.verdict.walk.misses.iter().zip(&*survey.loaded.rules);
+    let rules = misses.filter(|(miss, _)| **miss == Mismatch::Observes).map(|(_, rule)| rule);
+    let texts = rules.map(|rule| {
+        let name = rule.given_name().map(|name| format!("\"{}\", ", Escaped(name)));
+        let origin = rule_wording::origin(rule);
+        let what = match rule.action.intended() {
+            Action::Ignore(_) => "would ignore it".to_owned(),
+            Action::Inapplicable(_) | Action::Observe(_) => "would match".to_owned(),
+            Action::Place(_) => format!("would move it to {}", rule_wording::done(rule)),
+        };
+        format!("{}{origin} {what}, but only observes", name.unwrap_or_default())
+    });
+    texts.collect()
 }
 
 /// Returns the text about the time since which a process is in place.
@@ -246,7 +267,9 @@ fn rules(survey: &LoadedConfig, explained: &Explained, all: bool) -> Vec<RuleRow
             continue;
         }
         rows.extend(passed_over(&mut gap));
-        rows.push(row(at, rule, failed(*miss, rule, &words), String::new(), ' ', all));
+        let observes = *miss == Mismatch::Observes;
+        let target = if observes { rule_wording::done(rule) } else { String::new() };
+        rows.push(row(at, rule, failed(*miss, rule, &words), target, ' ', all));
     }
     rows.extend(passed_over(&mut gap));
     let Some(RuleId(id)) = walk.winner else { return rows };
@@ -276,6 +299,10 @@ fn shown(rules: &[Rule], misses: &[Mismatch], all: bool) -> Vec<bool> {
         *is_shown = left > 0;
         left = left.saturating_sub(1);
     }
+    // However many there are: they are what the administrator waits for.
+    for (is_shown, miss) in shown.iter_mut().zip(misses) {
+        *is_shown |= *miss == Mismatch::Observes;
+    }
     shown
 }
 
@@ -292,7 +319,8 @@ fn is_near(rule: &Rule, miss: Mismatch) -> bool {
         | Mismatch::NotGroup
         | Mismatch::NotExe
         | Mismatch::Context(_)
-        | Mismatch::Circumstances => true,
+        | Mismatch::Circumstances
+        | Mismatch::Observes => true,
     }
 }
 
@@ -336,9 +364,10 @@ pub(in crate::cli) fn failed(miss: Mismatch, rule: &Rule, words: &RuleWording) -
         Mismatch::NotGroup => format!("excludes group {}", words.groups(&rule.not)),
         Mismatch::NotExe => format!("excludes exe {}", RuleWording::exes(&rule.not)),
         Mismatch::Context(miss) => words.context_mismatch(miss, rule),
-        Mismatch::Circumstances => match &rule.action {
+        Mismatch::Observes => "would match, but observes".to_owned(),
+        Mismatch::Circumstances => match rule.action.intended() {
             Action::Ignore(when) => rule_wording::circumstances(when).join("; "),
-            Action::Place(_) | Action::Inapplicable(_) => String::new(),
+            Action::Place(_) | Action::Inapplicable(_) | Action::Observe(_) => String::new(),
         },
     }
 }

@@ -99,6 +99,11 @@ fn rules(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
     let age = span((status.started + status.uptime).saturating_sub(rules.since));
     let text = format!("{} from {files}, read {age} ago", counted(rules.count, "rule", "rules"));
     row(style, out, "Rules", &text)?;
+    if rules.observing > 0 {
+        let matches = counted(status.counter("would_match"), "match", "matches");
+        let text = format!("{} only observing: {matches} so far", grouped(rules.observing));
+        row(style, out, "", &text)?;
+    }
     if rules.errors + rules.warnings > 0 {
         let errors = style.bad(rules.errors, if rules.errors == 1 { "error" } else { "errors" });
         let warnings = counted(rules.warnings, "warning", "warnings");
@@ -353,6 +358,7 @@ mod tests {
             uptime: 90_000,
             rules: ActiveRulesStatus {
                 count: 12,
+                observing: 0,
                 since: 1_795_528_531 + 82_800,
                 generation: 3,
                 files: vec!["/a".into(), "/b".into()],

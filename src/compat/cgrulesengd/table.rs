@@ -68,6 +68,8 @@ impl<'r> RuleListing<'r> {
                 let place = when.below.as_deref().unwrap_or("*");
                 entry(text, &rule.when, &head, place, &["*".to_owned()], true)
             }
+            // No legacy rule observes.
+            Action::Observe(_) => Ok(()),
             Action::Place(_) | Action::Inapplicable(_) => {
                 let targets = rule.action.written_targets();
                 if targets.is_empty() {

@@ -95,9 +95,10 @@ impl CgrulesFile<'_, '_> {
         }
         let targets = match &written.rule.action {
             Action::Ignore(when) if !when.is_always() => return self.conditional(number, when),
-            action @ (Action::Ignore(_) | Action::Place(_) | Action::Inapplicable(_)) => {
-                action.targets()
-            }
+            action @ (Action::Ignore(_)
+            | Action::Place(_)
+            | Action::Inapplicable(_)
+            | Action::Observe(_)) => action.targets(),
         };
         let text = self.text(number, written, targets);
         // For a process, ignoring it and moving it nowhere are the same.
@@ -278,7 +279,7 @@ impl CgrulesFile<'_, '_> {
             Action::Place(targets) => targets.into_iter().next()?,
             // A continuation line moves processes even with the option ignore.
             Action::Ignore(_) => return Some(false),
-            Action::Inapplicable(_) => return None,
+            Action::Inapplicable(_) | Action::Observe(_) => return None,
         };
         let is_it =
             |known: &Target| is_same_group(known, &own) && known.controllers == own.controllers;

@@ -157,7 +157,8 @@ fn same_action(read: &Action, meant: &Action) -> bool {
         (Action::Ignore(read), Action::Ignore(meant)) => read == meant,
         (Action::Ignore(_), Action::Place(_))
         | (Action::Place(_), Action::Ignore(_) | Action::Inapplicable(_))
-        | (Action::Inapplicable(_), _) => false,
+        | (Action::Inapplicable(_) | Action::Observe(_), _)
+        | (_, Action::Observe(_)) => false,
     }
 }
 

@@ -45,5 +45,5 @@ fn is_expected(rule: &Rule, test: &RuleTest) -> bool {
     let Some(decision) = &test.decision else { return false };
     let ExpectedDecision::Moved(TextTest::Is(path)) = &decision.expected else { return false };
     let path = [b"/", &**path].concat();
-    rule.action.targets().iter().any(|target| target.destination.test("").accepts(&path))
+    rule.action.intended().targets().iter().any(|target| target.destination.test("").accepts(&path))
 }

@@ -285,7 +285,8 @@ pub(super) fn unused(
     lost: &[String],
 ) -> Vec<Diagnostic> {
     let rules = if tables.is_empty() { &[] } else { rules };
-    let targets = rules.iter().flat_map(|(_, rule)| rule.action.written_targets());
+    // The table of a rule that observes has an effect as soon as the rule is active.
+    let targets = rules.iter().flat_map(|(_, rule)| rule.action.intended().written_targets());
     let texts = targets.map(|target| target.destination.as_str());
     let used: HashSet<&str> =
         texts.chain(lost.iter().map(String::as_str)).flat_map(prefixes).collect();

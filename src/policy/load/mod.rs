@@ -347,7 +347,7 @@ fn join_controllers(rules: &mut [(i32, Rule)], tables: &[GroupSpec]) {
         needed.entry(table.text.trim_matches('/')).or_default().append(&mut names);
     }
     for (_, rule) in rules {
-        let Action::Place(targets) = &mut rule.action else { continue };
+        let Action::Place(targets) = rule.action.intended_mut() else { continue };
         for Target { destination, controllers, .. } in targets {
             let prefixes = prefixes(destination.as_str()).chain([""]);
             for name in prefixes.filter_map(|path| needed.get(path)).flatten() {

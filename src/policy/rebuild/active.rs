@@ -9,6 +9,7 @@ use crate::config::daemon_toml::ExternalMoves;
 use crate::config::diagnostic::Diagnostic;
 use crate::event::Nanos;
 use crate::policy::load::{FileContents, Sources, Subordinates};
+use crate::policy::rule_hits::RuleHitTable;
 use crate::rules::matcher::Matcher;
 
 /// Active rules with their files and diagnostics.
@@ -20,6 +21,8 @@ pub struct ActivePolicy {
     pub since: Nanos,
     /// Compiled rules in their order.
     pub matcher: Arc<Matcher>,
+    /// Counters of the rules.
+    pub hits: RuleHitTable,
     /// Files that contain the rules.
     pub files: Vec<Arc<Path>>,
     /// Diagnostics about the active versions of the files.

@@ -25,7 +25,7 @@ pub(super) fn adapt(
     let mut diagnostics = Vec::new();
     let of_tables = controllers_of_tables(specs);
     for rule in rules {
-        let Action::Place(targets) = &mut rule.action else { continue };
+        let Action::Place(targets) = rule.action.intended_mut() else { continue };
         let changes = targets.iter_mut().flat_map(|target| {
             let of_ours = target.below == PathBase::Root;
             hierarchies.adapt(target).into_iter().map(move |change| (of_ours, change))
@@ -68,7 +68,7 @@ fn translation(
 pub(super) fn settle(rules: &mut [Rule], hierarchies: &Hierarchies) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     for rule in rules {
-        let Action::Place(targets) = &mut rule.action else { continue };
+        let Action::Place(targets) = rule.action.intended_mut() else { continue };
         for ConflictingTargets { loser, winner, hierarchy } in hierarchies.settle(targets) {
             let place = hierarchies[hierarchy].mount_point.display();
             let message = format!(
@@ -97,7 +97,7 @@ pub(super) fn missing(
     let mut diagnostics = Vec::new();
     let of_tables = controllers_of_tables(specs);
     for rule in rules {
-        let targets = rule.action.targets();
+        let targets = rule.action.intended().targets();
         let reason = targets.first().and_then(|first| no_hierarchy(first, hierarchies));
         for (index, target) in targets.iter().enumerate() {
             let help = match (&reason, target.below, index) {
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(said.collect::<Vec<_>>(), expected);
         let spans = rules.iter().map(|rule| match &rule.action {
             Action::Place(targets) => host.span_of(&targets[0]).0.is_empty(),
-            Action::Ignore(_) | Action::Inapplicable(_) => panic!(),
+            Action::Ignore(_) | Action::Inapplicable(_) | Action::Observe(_) => panic!(),
         });
         assert_eq!(spans.collect::<Vec<_>>(), [false, false, true]);
         let missing = missing(&mut rules, &GroupSpecs::default(), &host);

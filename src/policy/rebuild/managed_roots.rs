@@ -39,7 +39,8 @@ pub(super) fn fit(
 /// the administrator, so nothing is created or configured there.
 fn forbid_without_root(loaded: &mut Loaded, roots: &ManagedRoots) {
     let lacks_root = |rule: &Rule| {
-        rule.action.targets().iter().any(|target| roots.groundless.contains(&target.below))
+        let mut targets = rule.action.intended().targets().iter();
+        targets.any(|target| roots.groundless.contains(&target.below))
     };
     forbid(loaded, lacks_root, &InapplicableReason::NoDelegation);
     if roots.groundless.contains(&PathBase::Root) {
@@ -62,7 +63,7 @@ fn forbid(loaded: &mut Loaded, is_out: impl Fn(&Rule) -> bool, reason: &Inapplic
 /// in cgroup.subtree_control, so it cannot contain processes, and on a systemd host it is the
 /// cgroup of the unit.
 fn leads_to_root(rule: &Rule, roots: &ManagedRoots) -> bool {
-    rule.action.targets().iter().any(|target| {
+    rule.action.intended().targets().iter().any(|target| {
         let beginning = match target.below {
             PathBase::Root => &roots.rules,
             PathBase::Top => &roots.legacy,

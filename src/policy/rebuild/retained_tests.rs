@@ -76,9 +76,9 @@ impl Host {
         self.diagnostics = loaded.diagnostics;
         let group = |rule: &crate::rules::Rule| match &rule.action {
             crate::rules::Action::Place(targets) => targets[0].destination.to_string(),
-            crate::rules::Action::Ignore(_) | crate::rules::Action::Inapplicable(_) => {
-                "-".to_owned()
-            }
+            crate::rules::Action::Ignore(_)
+            | crate::rules::Action::Inapplicable(_)
+            | crate::rules::Action::Observe(_) => "-".to_owned(),
         };
         let name = |kept: Retained| {
             let file = kept.file.strip_prefix(self.directory.path()).unwrap();
