@@ -175,7 +175,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--full --names --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--full --names --hits --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :

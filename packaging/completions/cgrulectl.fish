@@ -43,6 +43,7 @@ complete -c cgrulectl -n '__fish_seen_subcommand_from explain' -a '(__fish_compl
 complete -c cgrulectl -n __fish_use_subcommand -a list -d 'List the rules in evaluation order'
 complete -c cgrulectl -n '__fish_seen_subcommand_from list' -l full -d 'do not cut lines to 80 columns, show full paths'
 complete -c cgrulectl -n '__fish_seen_subcommand_from list' -l names -d 'print only the names of rules, each once'
+complete -c cgrulectl -n '__fish_seen_subcommand_from list' -l hits -d 'the counters of the active rules, from the daemon'
 complete -c cgrulectl -n '__fish_seen_subcommand_from list' -l json -d 'an array with one object per rule'
 complete -c cgrulectl -n '__fish_seen_subcommand_from list' -l config -rF -d 'settings file (default: /etc/cgruled/cgruled.toml)'
 complete -c cgrulectl -n '__fish_seen_subcommand_from list' -l rules -xa '(__fish_complete_directories)' -d 'read rules from this directory only; may be repeated'

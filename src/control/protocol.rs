@@ -200,7 +200,8 @@ pub struct WatchedDecision {
     /// The destination cgroup of the rule, from the root of the hierarchy.
     pub cgroup: Option<String>,
     /// The outcome: `placed`, `in-place`, `confirmed`, `refused`, `abandoned`, `waiting`, `would-place`,
-    /// `in-unit`, `reused`, `no-rule`, `ignored`, `inapplicable`, `protected`, `sticky` or `gone`.
+    /// `in-unit`, `reused`, `no-rule`, `ignored`, `inapplicable`, `protected`, `sticky` or `gone`;
+    /// `would-match` for a rule that only observes, before the decision itself.
     pub outcome: String,
     /// The causes of the evaluation: `exec`, `setuid`, `setgid`, `fork`, `scan`, `recheck`,
     /// `again`, `asked`, joined by `+`.
