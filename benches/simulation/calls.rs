@@ -73,6 +73,7 @@ impl Machine {
             is_pin_inherited: true,
             pins_children: is_pinned,
             creator: process.identity,
+            heir_of: process.identity,
             real: if ids.0 == process.uid { process.real } else { ids.0 },
             was_below: self.below_for_children(named_parent),
             may_be_below: self.may_be_below(process.pid, named_parent),

@@ -265,6 +265,7 @@ impl Machine {
             placed_at: 0,
             mistaken: None,
             creator: 0,
+            heir_of: 0,
             was_below: [false; 2],
             may_be_below: [false; 2],
             has_run: [false; 2],
@@ -281,7 +282,12 @@ impl Machine {
 
     pub(crate) fn remove(&mut self, pid: u32) {
         self.pids.retain(|&one| one != pid);
-        self.table[pid as usize] = None;
+        let gone = self.table[pid as usize].take().filter(|gone| gone.is_fork_unread);
+        let Some(gone) = gone else { return };
+        for pid in self.pids.clone() {
+            let heir = self.find_mut(pid).filter(|one| one.heir_of == gone.identity);
+            heir.into_iter().for_each(|heir| heir.heir_of = gone.heir_of);
+        }
     }
 
     pub(crate) fn find(&self, pid: u32) -> Option<&Process> {

@@ -95,6 +95,9 @@ pub(crate) struct Process {
     /// Moved by the daemon by mistake: its cgroups before that.
     pub(crate) mistaken: Option<[usize; 2]>,
     pub(crate) creator: u64,
+    /// Its creator, or the nearest one before that which lives or whose fork was read: what that has, it inherits when
+    /// the forks in between are read.
+    pub(crate) heir_of: u64,
     /// For each tested program: an ancestor ran it as root, now or earlier.
     pub(crate) was_below: [bool; 2],
     /// The daemon may take an ancestor to run it, or to have done so.

@@ -192,7 +192,7 @@ impl Machine {
                 let may = |creator: &Process| creator.excuses.may_be_pinned;
                 one.is_fork_unread
                     && !one.excuses.may_be_pinned
-                    && self.by_identity(one.creator).is_some_and(may)
+                    && self.by_identity(one.heir_of).is_some_and(may)
             };
             let found = self.pids.iter().filter_map(|&pid| self.find(pid)).find(is_new);
             let Some(pid) = found.map(|one| one.pid) else { return };
