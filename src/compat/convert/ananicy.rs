@@ -1,28 +1,33 @@
 //! Converts the files of ananicy, one JSON object per line, to rules and tables; it reads no files.
 //!
-//! A rule names a program, and a type or properties. Of the properties only the cgroup is
-//! converted.
+//! A rule names a program, perhaps with arguments or a regular expression of names, and a type or properties. Of the
+//! properties only the cgroup is converted.
+
+mod groups;
+mod name_regex;
+mod patterns;
+mod rule_text;
+mod selection;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::cgconfig::pair;
 use super::draft::{SourceLines, TomlDraft};
-use super::toml_text::{destination, literally, quoted, says};
 use super::{HostFacts, SourceFile};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::rules::destination::{Destination, DestinationPart};
-use crate::rules::{
-    Action, Criteria, ExeTest, LeaveUnits, Negated, Origin, PathBase, Rule, Target,
-};
+use crate::rules::{Criteria, Origin};
+use rule_text::{rule_text, title};
+use selection::Selection;
 
 type AnanicyObject = Map<String, Value>;
 
-/// The period of a CPU quota in microseconds.
-const PERIOD: u64 = 100_000;
-/// Properties that are names and not settings.
-const NAMES: [&str; 3] = ["name", "type", "cgroup"];
+const NO_RULE: &str = "a TOML rule cannot express this";
+const KEEPS_PLACE: &str = "# Without a cgroup: no later rule for the program matches.";
+
+/// Properties that are names or criteria and not settings.
+const NAMES: [&str; 6] = ["name", "type", "cgroup", "cmdline", "cmdlines", "name_regex"];
 
 /// Adds the rules and cgroups of all files. Types and cgroups may be defined in other files than
 /// the rules.
@@ -33,6 +38,7 @@ pub(super) fn convert(sources: &[&SourceFile], host: &HostFacts<'_>, draft: &mut
         types: HashMap::new(),
         known_groups: HashSet::new(),
         last: HashMap::new(),
+        last_moving: HashMap::new(),
         unused: BTreeMap::new(),
     };
     let files: Vec<AnanicyFile<'_>> = sources.iter().map(|source| set.read(source)).collect();
@@ -41,7 +47,9 @@ pub(super) fn convert(sources: &[&SourceFile], host: &HostFacts<'_>, draft: &mut
             match kind(object) {
                 Some(ObjectKind::Type(name)) => set.describe(file, *number, name, object),
                 Some(ObjectKind::Rule(name)) => {
-                    set.last.insert(name.to_owned(), (index, *number));
+                    if let Ok(selection) = Selection::of(name, object) {
+                        set.last.insert(selection, (index, *number));
+                    }
                 }
                 Some(ObjectKind::Group(name)) => {
                     set.known_groups.insert(group(name).to_string());
@@ -50,14 +58,19 @@ pub(super) fn convert(sources: &[&SourceFile], host: &HostFacts<'_>, draft: &mut
             }
         }
     }
+    set.find_moving(&files);
     for (index, file) in files.iter().enumerate() {
         set.rules(index, file);
     }
+    set.patterns(&files);
     if !set.report_nothing(&files) {
         files.iter().for_each(|file| set.groups(file));
     }
     set.count_unused(&files);
 }
+
+/// The index of a file and a line in it.
+type RulePlace = (usize, u32);
 
 /// A file and the objects in it by line.
 struct AnanicyFile<'s> {
@@ -89,8 +102,10 @@ struct RuleSet<'f> {
     types: HashMap<String, AnanicyObject>,
     /// The names of the cgroups that are defined.
     known_groups: HashSet<String>,
-    /// The last file and line that names each program; it overrides the others.
-    last: HashMap<String, (usize, u32)>,
+    /// The last file and line that selects the same processes; it overrides the others.
+    last: HashMap<Selection, RulePlace>,
+    /// The last rule with a cgroup for each program.
+    last_moving: HashMap<String, RulePlace>,
     /// The properties that have no equivalent, by type, with the number of rules that have them.
     unused: BTreeMap<String, (BTreeSet<String>, usize)>,
 }
@@ -143,7 +158,10 @@ impl RuleSet<'_> {
         let objects: HashMap<u32, &AnanicyObject> =
             file.objects.iter().map(|(number, object)| (*number, object)).collect();
         // A collection has hundreds of files without a cgroup, and their comments had a megabyte.
-        if !file.objects.iter().any(|(_, object)| self.cgroup_of(object).is_some()) {
+        let has_text = |(number, object): &(u32, AnanicyObject)| {
+            self.cgroup_of(object).is_some() || self.keeps_place((index, *number), object)
+        };
+        if !file.objects.iter().any(has_text) {
             for (number, object) in file.objects.iter().filter(|(_, object)| is_rule(object)) {
                 self.rule(index, file, *number, object);
             }
@@ -161,57 +179,97 @@ impl RuleSet<'_> {
             }
             begun = warning.is_none();
             warning.into_iter().for_each(|warning| self.draft.comment(warning));
-            text.into_iter().for_each(|text| self.draft.lines(&text));
+            text.into_iter().for_each(|(text, when)| self.draft.rule(&text, &when));
         }
     }
 
-    /// Returns the text of a rule, if it has a cgroup.
+    /// Returns the text of a rule and its criteria, if it has a cgroup or precedes one for the same program.
     fn rule(
         &mut self,
         index: usize,
         file: &AnanicyFile<'_>,
         number: u32,
         rule: &AnanicyObject,
-    ) -> Option<String> {
+    ) -> Option<(String, Criteria)> {
         let name = rule.get("name").and_then(Value::as_str)?;
-        if self.last.get(name) != Some(&(index, number)) {
+        let selection = Selection::of(name, rule);
+        let last = selection.as_ref().ok().and_then(|selection| self.last.get(selection));
+        if last.is_some_and(|last| *last != (index, number)) {
             let how =
                 format!("duplicate rule for \"{}\": the last one is used", name.escape_debug());
             self.draft.differs(&file.lines, number, &how, "remove this one");
             return None;
         }
+        self.note_properties(file, number, rule);
+        // An empty name only stands beside a regular expression.
+        if name.is_empty() && rule.contains_key("name_regex") {
+            return None;
+        }
+        let cgroup = self.cgroup_of(rule).map(str::to_owned);
+        if cgroup.is_none() && !self.keeps_place((index, number), rule) {
+            return None;
+        }
+        let origin = Origin { file: file.source.file.clone(), line: number };
+        let criteria = selection.as_ref().map_err(String::clone).and_then(Selection::criteria);
+        let text = criteria.and_then(|when| {
+            let text =
+                rule_text(&title(&origin), origin, when.clone(), cgroup.as_deref().map(group))?;
+            Ok((text, when))
+        });
+        let text = text.map_err(|why| self.draft.lost(&file.lines, number, &why, NO_RULE)).ok()?;
+        self.remark(file, number, name, cgroup.as_deref());
+        if selection.is_ok_and(|selection| selection.is_by_invoked_name()) {
+            let how = "compares only the name by which the program was started";
+            self.draft.differs(&file.lines, number, how, "write argument instead of argument.0");
+        }
+        Some(text)
+    }
+
+    /// Records the properties of a rule that have no equivalent, and reports an unknown type.
+    fn note_properties(&mut self, file: &AnanicyFile<'_>, number: u32, rule: &AnanicyObject) {
         let kind = rule.get("type").and_then(Value::as_str);
         let of_type = kind.and_then(|kind| self.types.get(kind)).cloned().unwrap_or_default();
         if let Some(kind) = kind.filter(|kind| !self.types.contains_key(*kind)) {
             let how = format!("unknown type \"{}\"", kind.escape_debug());
-            self.draft.differs(
-                &file.lines,
-                number,
-                &how,
-                "convert the .types files together with the rules",
-            );
+            let help = "convert the .types files together with the rules";
+            self.draft.differs(&file.lines, number, &how, help);
         }
         self.note_unused(kind.unwrap_or_default(), rule, &of_type);
-        let cgroup = self.cgroup_of(rule)?.to_owned();
-        let cgroup = &*cgroup;
-        let text = match self.text(file, number, name, cgroup) {
-            Ok(text) => text,
-            Err(why) => {
-                let help = "a TOML rule cannot express this";
-                self.draft.lost(&file.lines, number, &why, help);
-                return None;
-            }
-        };
+    }
+
+    /// Reports what is probably not intended about a rule that is converted.
+    fn remark(&mut self, file: &AnanicyFile<'_>, number: u32, name: &str, cgroup: Option<&str>) {
         if let Some(how) = unlikely(name) {
             let help = "give the name of the executable, or remove the rule";
             self.draft.differs(&file.lines, number, how, help);
         }
+        let Some(cgroup) = cgroup else { return self.draft.comment(KEEPS_PLACE) };
         if !self.known_groups.contains(&group(cgroup).to_string()) {
             let how = format!("cgroup \"{}\" is not defined", cgroup.escape_debug());
             let help = "it gets no limits; convert the .cgroups files together with the rules";
             self.draft.differs(&file.lines, number, &how, help);
         }
-        Some(text)
+    }
+
+    /// Finds the last rule with a cgroup for each program.
+    fn find_moving(&mut self, files: &[AnanicyFile<'_>]) {
+        for (index, file) in files.iter().enumerate() {
+            for (number, object) in &file.objects {
+                if let (Some(ObjectKind::Rule(name)), Some(_)) =
+                    (kind(object), self.cgroup_of(object))
+                {
+                    self.last_moving.insert(name.to_owned(), (index, *number));
+                }
+            }
+        }
+    }
+
+    /// Checks whether a rule without a cgroup precedes one with a cgroup for the same program: of both, the first one
+    /// that matches decides.
+    fn keeps_place(&self, place: RulePlace, rule: &AnanicyObject) -> bool {
+        let name = rule.get("name").and_then(Value::as_str).unwrap_or_default();
+        let is_before = self.last_moving.get(name).is_some_and(|last| place < *last);
+        is_before && self.cgroup_of(rule).is_none()
     }
 
     /// Returns the cgroup of a rule or of its type; none for another object.
@@ -237,84 +295,6 @@ impl RuleSet<'_> {
         let help = "cgruled only assigns cgroups; nice values and schedulers stay with ananicy";
         self.draft.pass_on(vec![about.with_help(help)]);
         true
-    }
-
-    fn text(
-        &self,
-        file: &AnanicyFile<'_>,
-        number: u32,
-        name: &str,
-        cgroup: &str,
-    ) -> Result<String, String> {
-        let path = group(cgroup);
-        let base = file.source.file.file_name().unwrap_or_default().to_string_lossy();
-        let title = format!("{}:{number}", base.replace(char::is_control, "?"));
-        let text = format!(
-            "[[rule]]\nname = {}\nexe = {}\nexe_anywhere = true\ncgroup = {}\n",
-            quoted(&title),
-            quoted(&literally(name)),
-            quoted(&destination(&path))
-        );
-        let origin = Origin { file: file.source.file.clone(), line: number };
-        let exes = vec![ExeTest::Base(name.as_bytes().to_vec())];
-        let target = Target {
-            destination: path,
-            controllers: Vec::new(),
-            below: PathBase::Root,
-            creates: true,
-        };
-        let meant = Rule {
-            name: title.into(),
-            origin,
-            when: Criteria { exes, ..Criteria::default() },
-            not: Negated::default(),
-            exe_anywhere: true,
-            leave_units: LeaveUnits::No,
-            leave_containers: crate::rules::container::LeaveContainers::No,
-            action: Action::Place(vec![target]),
-        };
-        says(&text, &meant).map(|()| text)
-    }
-
-    fn groups(&mut self, file: &AnanicyFile<'_>) {
-        for (number, object) in &file.objects {
-            let Some(ObjectKind::Group(name)) = kind(object) else { continue };
-            let path = destination(&group(name));
-            if let Err(error) = Destination::parse(&path) {
-                let help = "a [cgroup] table cannot have this path";
-                self.draft.lost(&file.lines, *number, &error.message, help);
-                continue;
-            }
-            self.draft.blank();
-            if let Err(why) = self.draft.table(&path, &file.lines, *number) {
-                self.draft.lost(&file.lines, *number, &why, "remove one of them");
-                continue;
-            }
-            for (key, value) in object.iter().filter(|(key, _)| !NAMES.contains(&key.as_str())) {
-                self.limit(file, *number, key, value);
-            }
-        }
-    }
-
-    /// Writes a limit. A quota is a percentage of the CPU time of the whole machine.
-    fn limit(&mut self, file: &AnanicyFile<'_>, number: u32, key: &str, value: &Value) {
-        let percent = value.as_u64().filter(|percent| (1..=100).contains(percent));
-        match (key, percent) {
-            ("CPUQuota", Some(percent)) => {
-                let cpus = self.host.cpus;
-                let quota = percent * cpus * (PERIOD / 100);
-                self.draft.comment(&format!("# {percent} % of {cpus} CPUs"));
-                self.draft.lines(&pair("cpu.max", &format!("{quota} {PERIOD}"), false));
-            }
-            ("CPUQuota", None) => {
-                let help = "write a number from 1 to 100, or remove CPUQuota";
-                self.draft.lost(&file.lines, number, "invalid CPUQuota: not a percentage", help);
-            }
-            (other, _) => {
-                let why = format!("{} has no counterpart", other.escape_debug());
-                self.draft.lost(&file.lines, number, &why, "see cgruled-rules(5) for settings");
-            }
-        }
     }
 
     fn note_unused(&mut self, kind: &str, rule: &AnanicyObject, of_type: &AnanicyObject) {

@@ -156,6 +156,91 @@ fn a_sign_within_an_object_begins_no_comment() {
     assert!(made.text.contains("exe = \"c#\"\n") && made.text.contains("#{\"name\": \"d\"}\n"));
 }
 
+const GROUP: (&str, &str) = ("z.cgroups", "{\"cgroup\": \"a\"}\n{\"cgroup\": \"b\"}\n");
+
+/// Returns the text after the name of a file.
+fn rules_of(made: &Converted) -> &str {
+    let (_, body) = made.text.split_once("# /etc/ananicy.d/a.rules\n").unwrap();
+    body.split("[cgroup").next().unwrap().trim()
+}
+
+#[test]
+fn an_argument_becomes_a_criterion() {
+    let rules = "{\"name\": \"java\", \"cmdlines\": [\"net.yacy.yacy*\"], \"cgroup\": \"a\"}\n";
+    let made = converted(&[("a.rules", rules), GROUP]);
+    assert!(said(&made).is_empty(), "{:?}", said(&made));
+    assert!(made.text.contains("version = 1\nrequires = \"0.2\"\n"), "{}", made.text);
+    let expected = "[[rule]]\nname = \"a.rules:1\"\nexe = \"java\"\nexe_anywhere = true\n\
+                    argument = \"net.yacy.yacy\\\\*\"\ncgroup = \"a\"";
+    assert_eq!(rules_of(&made), expected);
+    let path = "{\"name\": \"java\", \"cmdlines\": [\"/opt/java\"], \"cgroup\": \"a\"}\n";
+    let made = converted(&[("a.rules", path), GROUP]);
+    assert!(made.text.contains("argument.0 = \"/opt/java\"\n"), "{}", made.text);
+    assert_eq!(said(&made), ["warning: compares only the name by which the program was started"]);
+    assert!(!converted(&[GROUP]).text.contains("requires"));
+}
+
+#[test]
+fn rules_for_other_arguments_of_a_program_do_not_replace_each_other() {
+    let rules = "{\"name\": \"java\", \"cmdlines\": [\"x\"], \"nice\": 1}\n\
+                 {\"name\": \"java\", \"cmdlines\": [\"y\"], \"cgroup\": \"a\"}\n\
+                 {\"name\": \"java\", \"cgroup\": \"b\"}\n\
+                 {\"name\": \"java\", \"cmdlines\": [\"z\"], \"nice\": 1}\n";
+    let made = converted(&[("a.rules", rules), GROUP]);
+    assert!(said(&made).is_empty(), "{:?}", said(&made));
+    let body = rules_of(&made);
+    let lines: Vec<&str> = body
+        .lines()
+        .filter(|line| ["argument", "cgroup", "ignore"].iter().any(|key| line.starts_with(key)))
+        .collect();
+    let expected = [
+        "argument = \"x\"",
+        "ignore = true",
+        "argument = \"y\"",
+        "cgroup = \"a\"",
+        "cgroup = \"b\"",
+    ];
+    assert_eq!(lines, expected, "{body}");
+}
+
+#[test]
+fn arguments_that_no_rule_can_compare_are_errors_of_their_line() {
+    let rules = "{\"name\": \"java\", \"cmdlines\": [\"-x\", \"y\"], \"cgroup\": \"a\"}\n\
+                 {\"name\": \"java\", \"cmdlines\": \"y\", \"cgroup\": \"a\"}\n\
+                 {\"name\": \"java\", \"cmdline\": [\"y\"], \"cgroup\": \"a\"}\n";
+    let made = converted(&[("a.rules", rules), GROUP]);
+    let lines = made.diagnostics.iter().filter(|d| d.is_error());
+    let lines: Vec<u32> = lines.map(|d| d.place.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [1, 2, 3], "{:?}", said(&made));
+    assert!(!made.text.contains("[[rule]]"), "{}", made.text);
+    assert!(made.text.contains("# line 1: not converted: it requires several arguments"));
+}
+
+#[test]
+fn regular_expressions_come_after_all_names() {
+    let rules = "{\"name\": \"ghc\", \"name_regex\": \"^ghc-9\\\\.\", \"cgroup\": \"a\"}\n\
+                 {\"name\": \"ghc-9.x\", \"nice\": 1}\n{\"name\": \"ghc-9.6\", \"cgroup\": \"b\"}\n\
+                 {\"name\": \"\", \"name_regex\": \"[0-9]\", \"cgroup\": \"b\"}\n";
+    let made = converted(&[("a.rules", rules), GROUP]);
+    let errors: Vec<_> = said(&made);
+    assert_eq!(errors, ["error: no pattern of exe can express \"[\" in name_regex"]);
+    let body = rules_of(&made);
+    let keys = body
+        .lines()
+        .filter(|line| ["exe =", "cgroup", "ignore"].iter().any(|key| line.starts_with(key)));
+    let expected = [
+        "exe = \"ghc\"",
+        "cgroup = \"a\"",
+        "exe = \"ghc-9.6\"",
+        "cgroup = \"b\"",
+        "exe = \"ghc-9.x\"",
+        "ignore = true",
+        "exe = \"ghc-9.*\"",
+        "cgroup = \"a\"",
+    ];
+    assert_eq!(keys.collect::<Vec<_>>(), expected, "{body}");
+}
+
 /// Generates lines of files, including invalid ones.
 fn line() -> impl Strategy<Value = &'static str> {
     select(vec![
@@ -171,6 +256,13 @@ fn line() -> impl Strategy<Value = &'static str> {
         r#"{"cgroup": "cpu80", "CPUQuota": 80}"#,
         r#"{"cgroup": "a\nb", "CPUQuota": 80}"#,
         r#"{"cgroup": "cpu80", "CPUQuota": "x", "k\n": 2}"#,
+        r#"{"name": "gcc", "cmdlines": ["a*\n"], "cgroup": "c"}"#,
+        r#"{"name": "gcc", "cmdlines": [""], "cgroup": "c"}"#,
+        r#"{"name": "gcc", "cmdlines": ["a", "gcc"], "type": "BG"}"#,
+        r#"{"name": "gcc", "cmdlines": ["[", "["], "nice": 1}"#,
+        r#"{"name": "", "name_regex": "^/x", "cgroup": "c"}"#,
+        r#"{"name": "gcc", "name_regex": ".*", "cgroup": "c"}"#,
+        r#"{"name": "x", "name_regex": "^\\[|y$|", "type": "BG"}"#,
         r#"{"name": 5}"#,
         "[]",
         "# c\u{1b}",

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Converted, SourceFile, SourceSyntax, toml_text};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::source_text::SourceText;
+use crate::rules::Criteria;
 use crate::rules::destination::prefixes;
 
 /// Differences from cgrulesengd that apply to the file as a whole.
@@ -28,13 +29,20 @@ const ANANICY: &str = "\
 #[derive(Default)]
 pub(super) struct TomlDraft {
     text: String,
+    /// The length of the header, after which `requires` belongs.
+    header: usize,
     diagnostics: Vec<Diagnostic>,
     /// The place of the table of each path.
     tables: HashMap<String, String>,
     /// The paths of the cgroups of rules and of the cgroups above them; `None` if no file has rules, so
     /// that it is unknown which cgroups are used.
     used: Option<HashSet<String>>,
+    /// A rule has criteria on the context of a process, which older versions do not know.
+    needs_context: bool,
 }
+
+/// The first version with criteria on the context of a process.
+const FIRST_WITH_CONTEXT: &str = "0.2";
 
 /// The most files that the header names.
 const NAMED_FILES: usize = 8;
@@ -105,9 +113,13 @@ impl TomlDraft {
             self.text += ANANICY;
         }
         self.text += "version = 1\n";
+        self.header = self.text.len();
     }
 
-    pub(super) fn finish(self) -> Converted {
+    pub(super) fn finish(mut self) -> Converted {
+        if self.needs_context {
+            self.text.insert_str(self.header, &format!("requires = \"{FIRST_WITH_CONTEXT}\"\n"));
+        }
         Converted { text: self.text, diagnostics: self.diagnostics }
     }
 
@@ -132,6 +144,12 @@ impl TomlDraft {
     /// Writes lines of TOML that are commented out.
     pub(super) fn disabled(&mut self, text: &str) {
         text.lines().for_each(|line| self.comment(&format!("#{line}")));
+    }
+
+    /// Writes a rule, with criteria on the context of a process or without.
+    pub(super) fn rule(&mut self, text: &str, when: &Criteria) {
+        self.needs_context |= when.context.is_some();
+        self.lines(text);
     }
 
     /// Records that a file has rules, even if none of them is converted.

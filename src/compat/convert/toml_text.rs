@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::rules_toml;
+use crate::rules::context::{ArgumentTest, ContextCriteria, TextTest};
 use crate::rules::destination::{Destination, DestinationPart, Specifier};
 use crate::rules::{Action, Criteria, ExeTest, GroupTest, LeaveUnits, Rule, UserTest};
 
@@ -72,6 +73,15 @@ pub(super) fn exe(test: &ExeTest) -> String {
     }
 }
 
+/// Returns a text or a pattern in the syntax of a TOML rule.
+pub(super) fn text_test(test: &TextTest) -> String {
+    let text = String::from_utf8_lossy(test.as_bytes()).into_owned();
+    match test {
+        TextTest::Is(_) => literally(&text),
+        TextTest::Matches(_) => text,
+    }
+}
+
 /// Escapes a name so that it is not a pattern. Outside of patterns a backslash is literal.
 pub(super) fn literally(text: &str) -> String {
     if !text.contains(['*', '?', '[']) {
@@ -114,6 +124,39 @@ fn same_criteria(read: &Criteria, meant: &Criteria) -> bool {
         && read.groups.iter().collect::<Vec<_>>() == meant_groups
         && read.exes.len() == meant.exes.len()
         && read.exes.iter().zip(&meant.exes).all(|(read, meant)| same_exe(read, meant))
+        && match (&read.context, &meant.context) {
+            (Some(read), Some(meant)) => same_context(read, meant),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+}
+
+fn same_context(read: &ContextCriteria, meant: &ContextCriteria) -> bool {
+    let same_argument = |(read, meant): (&ArgumentTest, &ArgumentTest)| {
+        read.position == meant.position && same_texts(&read.tests, &meant.tests)
+    };
+    let compared = |context: &ContextCriteria| ContextCriteria {
+        from: Vec::new(),
+        arguments: Vec::new(),
+        ..context.clone()
+    };
+    compared(read) == compared(meant)
+        && same_texts(&read.from, &meant.from)
+        && read.arguments.len() == meant.arguments.len()
+        && read.arguments.iter().zip(&meant.arguments).all(same_argument)
+}
+
+fn same_texts(read: &[TextTest], meant: &[TextTest]) -> bool {
+    read.len() == meant.len()
+        && read.iter().zip(meant).all(|(read, meant)| text_parts(read) == text_parts(meant))
+}
+
+/// Returns the literal prefix of a test, and the pattern after it.
+fn text_parts(test: &TextTest) -> (Vec<u8>, &[u8]) {
+    match test {
+        TextTest::Is(text) => (text.to_vec(), &[]),
+        TextTest::Matches(glob) => (glob.literal_prefix().into_owned(), glob.split_prefix().1),
+    }
 }
 
 fn is_anybody(test: &UserTest) -> bool {
