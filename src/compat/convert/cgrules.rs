@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use super::draft::{SourceLines, TomlDraft};
-use super::toml_text::{destination, exe, list, quoted, says};
+use super::toml_text::{destination, exe, list, quoted, says, text_test};
 use super::{HostFacts, SourceFile};
 use crate::config::cgrules_conf;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::rules_toml::WrittenRule;
+use crate::rules::context::{ContextCriteria, TextTest};
+use crate::rules::glob::Glob;
 use crate::rules::ignore::{IgnoreWhen, Scheduling};
 use crate::rules::overbroad::{Overbroad, width};
-use crate::rules::{Action, ExeTest, GroupTest, Rule, Target, UserTest};
+use crate::rules::{Action, Criteria, ExeTest, GroupTest, Rule, Target, UserTest};
 
 const ONE_GROUP: &str = "a TOML rule has one cgroup, and this line names another one";
 const NUMBER: &str =
@@ -94,7 +96,9 @@ impl CgrulesFile<'_, '_> {
             return self.draft.left_out(self.lines, number, "no program can have this path");
         }
         let targets = match &written.rule.action {
-            Action::Ignore(when) if !when.is_always() => return self.conditional(number, when),
+            Action::Ignore(when) if !when.is_always() => {
+                return self.conditional(number, written, when);
+            }
             action @ (Action::Ignore(_)
             | Action::Place(_)
             | Action::Inapplicable(_)
@@ -120,15 +124,20 @@ impl CgrulesFile<'_, '_> {
             self.draft.uses(&destination(&first.destination));
         }
         self.remark(number, written, targets);
+        self.write(number, written, &text);
+    }
+
+    /// Writes a rule, as a comment if a user or group does not exist.
+    fn write(&mut self, number: u32, written: &WrittenRule, text: &str) {
         let unknown =
             written.mentions.iter().find(|name| !(self.host.knows)(name.kind, &name.name));
         if let Some(unknown) = unknown {
             let how = format!("\"{}\" does not exist on this host", unknown.name.escape_debug());
             let help = "cgrulesengd skips the line; the rule is written as a comment";
             self.draft.differs(self.lines, number, &how, help);
-            return self.draft.disabled(&text);
+            return self.draft.disabled(text);
         }
-        self.draft.lines(&text);
+        self.draft.rule(text, &written.rule.when);
     }
 
     /// Reports what a rule moves that its author may not expect.
@@ -188,6 +197,9 @@ impl CgrulesFile<'_, '_> {
             key("exe", quoted(&exe(test)));
             key("exe_anywhere", "true".to_owned());
         }
+        if let Some(context) = &rule.when.context {
+            key("from", list(&context.from.iter().map(text_test).collect::<Vec<_>>()));
+        }
         if rule.when.is_empty() {
             key("user", quoted("*"));
         }
@@ -232,8 +244,12 @@ impl CgrulesFile<'_, '_> {
         names
     }
 
-    fn conditional(&mut self, number: u32, when: &IgnoreWhen) {
+    /// Converts a rule that ignores processes under a condition: `from` can require their cgroup.
+    fn conditional(&mut self, number: u32, written: &WrittenRule, when: &IgnoreWhen) {
         let why = match (when.below.as_deref(), when.scheduling) {
+            (Some(place), Scheduling::Any) if self.host.controllers.is_empty() => {
+                return self.ignore_from(number, written, place);
+            }
             (Some(place), _) => {
                 format!(
                     "it ignores only processes that are in \"{}\" already",
@@ -245,8 +261,23 @@ impl CgrulesFile<'_, '_> {
                 "it ignores only processes without real-time scheduling".to_owned()
             }
         };
-        let help = "ignore = true in a TOML rule has no condition; keep this rule in cgrules.conf";
+        let help = "a TOML rule has no such condition, and from compares the cgroup of one hierarchy: \
+                    keep this rule in cgrules.conf";
         self.draft.lost(self.lines, number, &why, help);
+    }
+
+    /// Converts a rule that ignores the processes in a cgroup and below it, on a host with cgroup v2 alone.
+    fn ignore_from(&mut self, number: u32, written: &WrittenRule, place: &str) {
+        let from = places(place);
+        let context = ContextCriteria { from, ..ContextCriteria::default() };
+        let when = Criteria { context: Some(Box::new(context)), ..written.rule.when.clone() };
+        let rule = Rule { when, action: Action::ignore(), ..written.rule.clone() };
+        let ignoring = WrittenRule { rule, ..written.clone() };
+        let text = self.text(number, &ignoring, &[]);
+        match says(&text, &ignoring.rule) {
+            Ok(()) => self.write(number, &ignoring, &text),
+            Err(why) => self.draft.lost(self.lines, number, &why, NO_COUNTERPART),
+        }
     }
 
     /// Converts a `%` line. It needs no text of its own if its controllers are part of the rule.
@@ -290,6 +321,16 @@ impl CgrulesFile<'_, '_> {
 
 fn is_same_group(a: &Target, b: &Target) -> bool {
     a.destination.pieces() == b.destination.pieces()
+}
+
+/// Returns tests for the paths of a cgroup and of all below it; `/` means the root of the hierarchy alone.
+fn places(place: &str) -> Vec<TextTest> {
+    if place == "/" {
+        return vec![TextTest::Is(b"/"[..].into())];
+    }
+    let path = format!("/{}", place.strip_suffix('/').unwrap_or(place));
+    let below = Glob::starting_with(format!("{path}/").as_bytes());
+    vec![TextTest::Is(path.as_bytes().into()), TextTest::Matches(below)]
 }
 
 /// Checks whether no program can have this path: paths from the kernel begin with a slash.

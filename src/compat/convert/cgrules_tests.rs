@@ -20,9 +20,13 @@ fn knows(_: NameKind, name: &str) -> bool {
 }
 
 fn converted(text: &str) -> Converted {
+    converted_on(vec!["cpu".to_owned(), "memory".to_owned()], text)
+}
+
+/// Converts rules on a host with these v1 controllers.
+fn converted_on(controllers: Vec<String>, text: &str) -> Converted {
     let file = Arc::from(Path::new("/etc/cgrules.conf"));
     let source = SourceFile { file, syntax: SourceSyntax::Cgrules, text: text.to_owned() };
-    let controllers = vec!["cpu".to_owned(), "memory".to_owned()];
     convert(&[source], &HostFacts { controllers, cpus: 4, knows: &knows })
 }
 
@@ -160,6 +164,24 @@ fn rules_that_ignore_are_kept_where_they_have_no_condition() {
     }
     // A rule that cannot be applied still ends the search.
     assert!(converted("alice cpu,cpu a").text.ends_with("ignore = true\n"));
+}
+
+/// With v1 the condition also concerns other hierarchies than the one that `from` compares.
+#[test]
+fn on_cgroup_v2_from_requires_the_cgroup_of_ignored_processes() {
+    let made = converted_on(Vec::new(), "alice * c*t/ ignore\n* * / ignore\n");
+    assert!(made.diagnostics.is_empty(), "{:?}", made.diagnostics);
+    assert!(made.text.contains("version = 1\nrequires = \"0.2\"\n"), "{}", made.text);
+    let expected = "user = \"alice\"\nfrom = [\"/c\\\\*t\", \"/c\\\\*t/**\"]\nignore = true\n";
+    assert!(made.text.contains(expected), "{}", made.text);
+    assert!(made.text.ends_with("from = [\"/\"]\nignore = true\n"), "{}", made.text);
+    for text in ["alice * a//b ignore\n", "alice * * ignore_rt\n"] {
+        let made = converted_on(Vec::new(), text);
+        assert!(made.diagnostics.iter().any(|told| told.is_error()), "{text}");
+        assert!(!made.text.contains("[[rule]]"), "{}", made.text);
+    }
+    let made = converted_on(Vec::new(), "ghost * ct ignore\n");
+    assert!(made.text.contains("#ignore = true\n"), "{}", made.text);
 }
 
 #[test]
