@@ -79,7 +79,7 @@ impl<K: Kernel> Engine<K> {
         let facts = ProcessConditions {
             policy: &self.policy,
             kernel: &mut self.kernel,
-            placer: &self.placer,
+            placer: &mut self.placer,
             ancestry: &mut self.ancestry,
             pid: evaluation.pid,
             handle,
@@ -273,7 +273,7 @@ impl<K: Kernel> Engine<K> {
 struct ProcessConditions<'e, K> {
     policy: &'e Policy,
     kernel: &'e mut K,
-    placer: &'e Placer,
+    placer: &'e mut Placer,
     ancestry: &'e mut AncestryTable,
     pid: Pid,
     handle: &'e ProcessHandle,
@@ -307,8 +307,13 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
     }
 
     fn placed_by(&mut self, hierarchy: usize, path: &[u8]) -> Option<RuleId> {
-        let by = self.placer.placed_by(self.pid, || self.kernel.identity_of(self.pid, self.handle));
-        by.filter(|_| is_moved_by_users(self.policy, (hierarchy, path), self.kernel))
+        let by = self.placer.origins().of(self.pid, self.kernel)?;
+        if is_moved_by_users(self.policy, (hierarchy, path), self.kernel) {
+            return Some(by);
+        }
+        // A move by root gave it a new origin, which a later move by a user does not take back.
+        self.placer.origins().end(self.pid);
+        None
     }
 }
 

@@ -23,6 +23,8 @@ mod ancestry;
 mod late_children;
 #[path = "observe_tests.rs"]
 mod observe;
+#[path = "origin_tests.rs"]
+mod origin;
 
 const SHELL: u32 = 100;
 const SECOND: u64 = 1_000_000_000;

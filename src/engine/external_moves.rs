@@ -35,9 +35,11 @@ impl<K: Kernel> Engine<K> {
                 self.placer.moves().add_cost(self.kernel.now().since(began));
             }
             if self.placer.has_moves() {
-                // Their PIDs may have been reused since they were moved.
+                // Their PIDs may have been reused since they were moved, and children that were moved at once have
+                // not inherited the rule of their origin yet.
                 self.intake.forks_are_due = true;
-                let drained = self.drain_forks();
+                let drained =
+                    if self.has_heirs() { self.drain_all_forks() } else { self.drain_forks() };
                 self.tolerate("reading of forks", drained)?;
             }
             if self.placer.moves().take_needs_scan() {

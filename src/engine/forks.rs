@@ -32,12 +32,12 @@ impl<K: Kernel> Engine<K> {
         Ok(self.sticky.grant(request, client, account, &mut self.kernel))
     }
 
-    /// Checks whether children inherit pins or the programs of ancestors.
+    /// Checks whether children inherit pins, the programs of ancestors or the rule of their origin.
     pub(super) const fn has_heirs(&self) -> bool {
-        self.sticky.has_descendants() || self.ancestry.is_active()
+        self.sticky.has_descendants() || self.ancestry.is_active() || self.placer.has_heirs()
     }
 
-    /// Passes pins and the programs of ancestors on to children. Called after the event socket or the list of all
+    /// Passes pins, the programs of ancestors and rules of origins on to children. Called after the event socket or the list of all
     /// processes was read, and before any evaluation.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
         if !self.has_heirs() {
@@ -46,6 +46,7 @@ impl<K: Kernel> Engine<K> {
         self.drain_all_forks()?;
         self.sticky.emptied(&mut self.kernel);
         self.ancestry.emptied(&mut self.kernel);
+        self.placer.origins().emptied(&mut self.kernel);
         self.resync_if_lost()
     }
 
@@ -76,7 +77,8 @@ impl<K: Kernel> Engine<K> {
         let traces_moves = self.traces_moves();
         let Self { kernel, sticky, ancestry, placer, answered, .. } = self;
         let status = self.intake.drain_forks(kernel, |fork, now| {
-            if sticky.heard(fork, now) | ancestry.heard(fork) {
+            let has_ended = sticky.heard(fork, now) | ancestry.heard(fork);
+            if has_ended | placer.origins().heard(fork) {
                 let evaluation = EvaluationRequest::at_once(fork.child, Cause::SCAN, now);
                 answered.push_back(Evaluation::new(evaluation));
             }
@@ -115,6 +117,7 @@ impl<K: Kernel> Engine<K> {
                 let now = self.kernel.now();
                 self.sticky.confirm(now);
                 self.ancestry.confirm(now);
+                self.placer.origins().confirm(now);
             }
             Some(false) | None => {}
         }

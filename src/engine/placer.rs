@@ -22,7 +22,6 @@ use std::sync::Arc;
 use containers::LoggedStays;
 use created_groups::CreatedGroups;
 use external_moves::ExternalMoveState;
-pub(crate) use external_moves::MoveWatch;
 use foldhash::fast::FixedState;
 use known_texts::KnownTexts;
 use nix::errno::Errno;
@@ -118,12 +117,11 @@ pub struct Placer {
 impl Placer {
     /// Creates a placer. With `is_dry_run` it logs moves instead of making them.
     pub fn new(metrics: Arc<Metrics>, is_dry_run: bool, external_moves: ExternalMoves) -> Self {
-        let watch = MoveWatch::new(Arc::clone(&metrics));
         Self {
             limiter: LogLimiter::new(Arc::clone(&metrics)),
             logged: LoggedStays::default(),
             created: CreatedGroups::default(),
-            external: ExternalMoveState::new(external_moves, watch),
+            external: ExternalMoveState::new(external_moves, &metrics),
             is_dry_run,
             managers: UserManagers::new(Arc::clone(&metrics)),
             metrics,
@@ -171,8 +169,7 @@ impl Placer {
 
     /// Activates another policy: closes all cgroups, because its rules may need others.
     pub fn adopt(&mut self, policy: &Policy, kernel: &mut impl Kernel) {
-        self.external.history.clear();
-        self.external.placements.clear();
+        self.external.clear();
         self.logged.clear();
         kernel.adopt_configs(&policy.configs, policy.beginning(PathBase::Root));
     }

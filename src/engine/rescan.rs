@@ -190,6 +190,7 @@ impl<K: Kernel> Engine<K> {
         if has_lost {
             self.sticky.search(&mut self.kernel);
             self.ancestry.search(&mut self.kernel);
+            self.placer.origins().search(&mut self.kernel);
         }
         // Before the list is read: children born later are not in it.
         self.intake.forks.begin_scan(now);

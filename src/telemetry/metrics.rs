@@ -90,6 +90,8 @@ counters! {
     sticky_over_limit,
     /// Processes whose ancestors could not be recorded, because 262,144 others are.
     lost_ancestors,
+    /// Processes that did not get the rule of their origin, because 262,144 others have one.
+    lost_origins,
     /// Connections to the socket that ended without a complete request: invalid data, timeout, too
     /// many.
     sticky_dropped,

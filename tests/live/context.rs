@@ -21,9 +21,15 @@ fn daemon_in_pool(live: &Live, rules: &str) -> Daemon {
 
 /// Moves a process to a cgroup outside of the managed root.
 fn put(live: &Live, actor: &Actor, group: &str) {
+    put_all(live, &[actor.subject], group);
+}
+
+fn put_all(live: &Live, processes: &[u32], group: &str) {
     let directory = live.ground.directory("", group).unwrap();
     fs::create_dir_all(&directory).unwrap();
-    fs::write(directory.join("cgroup.procs"), actor.subject.to_string()).unwrap();
+    for process in processes {
+        fs::write(directory.join("cgroup.procs"), process.to_string()).unwrap();
+    }
 }
 
 /// Starts a process of alice in a cgroup outside of the managed root.
@@ -113,6 +119,26 @@ fn a_move_that_a_user_can_cause_does_not_end_the_rule_and_one_by_root_does() {
     put(&live, &other, "x");
     live.expect(&other, "pool/rest");
     assert!(daemon.stop().get("external_moves_found") >= 3);
+}
+
+/// Without an event of the children, the daemon knows them only by the forks of their creator.
+#[test]
+fn children_that_a_user_moves_at_once_keep_the_rule() {
+    let Some(live) = Live::require() else { return };
+    let mut actor = live.actor(&format!("uid {ALICE} {ALICE} say ready gate brood 10 hold"));
+    actor.subject = actor.said("ready");
+    put(&live, &actor, SERVICE);
+    let _daemon = daemon_in_pool(&live, RULES);
+    live.expect(&actor, "pool/jobs/cgt-alice");
+    sleep(Duration::from_millis(300));
+    actor.open_gate();
+    let children: Vec<u32> = (0..11)
+        .map(|_| actor.says())
+        .filter_map(|(word, number)| (word == "pid").then_some(number))
+        .collect();
+    assert_eq!(children.len(), 10);
+    put_all(&live, &children, "user.slice/user-61701.slice/user@61701.service/app.slice/x.scope");
+    live.expect_at_rest("children moved by a user", ALICE, 11, "pool/jobs/cgt-alice");
 }
 
 #[test]

@@ -224,12 +224,13 @@ fn lines(parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
 }
 
 /// Counters of limits that were reached, with their meaning: see the table in docs/design.md.
-const REACHED: [(&str, &str); 4] = [
+const REACHED: [(&str, &str); 5] = [
     (
         "refused_examinations",
         "examinations of executables refused: the limit of a user is 256 in the queue",
     ),
     ("lost_ancestors", "processes without recorded ancestors: the limit is 262,144"),
+    ("lost_origins", "processes without the rule of their origin: the limit is 262,144"),
     ("control_refused", "control connections refused: the limit of a user is 4"),
     (
         "groups_over_limit",

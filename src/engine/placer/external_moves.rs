@@ -14,8 +14,11 @@
 mod bounded_map;
 mod changes;
 mod history;
+mod inherited;
 mod placements;
 mod watch;
+
+use std::sync::Arc;
 
 use ::log::Level;
 
@@ -34,8 +37,10 @@ use crate::kernel::process::ProcessHandle;
 use crate::policy::Policy;
 use crate::rules::{Rule, RuleId};
 use crate::telemetry::log::field;
+use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 use history::ExternalMoveHistory;
+pub(crate) use inherited::InheritedOrigins;
 use placements::{PlacedIn, Placements};
 pub(crate) use watch::MoveWatch;
 use watch::Mover;
@@ -100,13 +105,27 @@ pub(super) struct ExternalMoveState {
     pub(super) watch: MoveWatch,
     pub(super) history: ExternalMoveHistory,
     pub(super) placements: Placements,
+    pub(super) origins: InheritedOrigins,
     counts: MoveCounts,
 }
 
 impl ExternalMoveState {
-    pub(super) fn new(setting: ExternalMoves, watch: MoveWatch) -> Self {
-        let (history, placements) = (ExternalMoveHistory::default(), Placements::default());
-        Self { setting, watch, history, placements, counts: MoveCounts::default() }
+    pub(super) fn new(setting: ExternalMoves, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            setting,
+            watch: MoveWatch::new(Arc::clone(metrics)),
+            history: ExternalMoveHistory::default(),
+            placements: Placements::default(),
+            origins: InheritedOrigins::new(Arc::clone(metrics)),
+            counts: MoveCounts::default(),
+        }
+    }
+
+    /// Forgets the processes: other rules are active.
+    pub(super) fn clear(&mut self) {
+        self.history.clear();
+        self.placements.clear();
+        self.origins.clear();
     }
 }
 
@@ -216,15 +235,14 @@ impl Placer {
         self.external.placements.last(pid, 0).is_some_and(|last| last.identity == identity)
     }
 
-    /// Returns the rule with criteria on the place of a process by which this one was placed last, as
-    /// far as that is recorded.
-    pub(crate) fn placed_by(
-        &self,
-        pid: Pid,
-        identity: impl FnOnce() -> Option<u64>,
-    ) -> Option<RuleId> {
-        let last = self.external.placements.last(pid, 0)?;
-        last.by.filter(|_| identity() == Some(last.identity))
+    /// Checks whether children inherit a rule with criteria on their place.
+    pub(crate) const fn has_heirs(&self) -> bool {
+        self.external.origins.has_heirs()
+    }
+
+    /// Returns the processes with a rule with criteria on their place, by themselves or by inheritance.
+    pub(crate) fn origins(&mut self) -> &mut InheritedOrigins {
+        &mut self.external.origins
     }
 
     /// Records that the process is in the cgroup `self.path` of its rule: after each placement, and when
@@ -241,9 +259,13 @@ impl Placer {
             return;
         }
         if let Some(identity) = kernel.identity_of(pid, subject.handle) {
-            let by = rule.tests_place().then_some(id);
-            let placed = PlacedIn { identity, cgroup, span, by };
+            let placed = PlacedIn { identity, cgroup, span };
             self.external.placements.record(pid, self.destination, placed);
+            // A rule with such criteria has one destination.
+            if self.destination == 0 {
+                let by = rule.tests_place().then_some(id);
+                self.external.origins.placed((pid, identity), by, kernel);
+            }
         }
     }
 

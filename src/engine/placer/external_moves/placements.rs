@@ -5,9 +5,8 @@
 use super::bounded_map::BoundedMap;
 use crate::cgroup::mounts::HierarchySet;
 use crate::event::Pid;
-use crate::rules::RuleId;
 
-/// Entries at most, 48 bytes each; the oldest are forgotten. A process has one for each destination
+/// Entries at most, 40 bytes each; the oldest are forgotten. A process has one for each destination
 /// of its rule.
 const MAX_ENTRIES: usize = 16_384;
 
@@ -22,8 +21,6 @@ pub(in crate::engine::placer) struct PlacedIn {
     pub(in crate::engine::placer) cgroup: u64,
     /// The hierarchies in which it is there.
     pub(in crate::engine::placer) span: HierarchySet,
-    /// Its rule, if that tests the place of a process: see [`crate::placement::conditions`].
-    pub(in crate::engine::placer) by: Option<RuleId>,
 }
 
 /// Processes that were placed, or that a scan found in place, since rules were read.
@@ -70,7 +67,7 @@ mod tests {
     }
 
     fn placed(identity: u64, cgroup: u64) -> PlacedIn {
-        PlacedIn { identity, cgroup, span: HierarchySet::of(&[0]), by: None }
+        PlacedIn { identity, cgroup, span: HierarchySet::of(&[0]) }
     }
 
     #[test]
