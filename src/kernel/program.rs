@@ -164,8 +164,15 @@ pub enum Examined {
 
 /// Reads the arguments of a process. Can block for as long as the owner of the process likes.
 pub fn arguments(dir: &Path) -> Arguments {
-    let text = read_bounded(&dir.join("cmdline"), ARGUMENTS);
-    text.map_or(Arguments::Unavailable, |text| Arguments::Read(text.into()))
+    let Some(mut text) = read_bounded(&dir.join("cmdline"), ARGUMENTS) else {
+        return Arguments::Unavailable;
+    };
+    if text.len() as u64 == ARGUMENTS {
+        // A part of an argument is compared with nothing.
+        let end = text.iter().rposition(|&byte| byte == 0).map_or(0, |last| last + 1);
+        text.truncate(end);
+    }
+    Arguments::Read(text.into())
 }
 
 /// Examines the executable of a process, and its arguments with `wants_arguments`; `raw` is the link
@@ -339,6 +346,24 @@ mod tests {
         let facts = Facts { uid: Uid(0), gid: Gid(0), exe, invoked: None };
         let id = matcher.decide(&user.plan, &facts)?;
         matcher.rule(id).map(|rule| rule.origin.line)
+    }
+
+    #[test]
+    fn an_argument_that_is_not_read_as_a_whole_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = "x".repeat(ARGUMENTS as usize);
+        for (text, read) in [
+            (format!("tool\0-a\0{long}\0"), "tool\0-a\0"),
+            (format!("tool\0{}\0-a\0", &long[6..]), &*format!("tool\0{}\0", &long[6..])),
+            (long.clone(), ""),
+            ("tool -a".to_owned(), "tool -a"),
+            (String::new(), ""),
+        ] {
+            fs::write(directory.path().join("cmdline"), &text).unwrap();
+            let found = arguments(directory.path());
+            assert_eq!(found, Arguments::Read(read.as_bytes().into()), "{}", text.len());
+        }
+        assert_eq!(arguments(&directory.path().join("none")), Arguments::Unavailable);
     }
 
     #[test]

@@ -64,6 +64,11 @@
  *   quit             exit
  *   hold             say "pid N" and stay
  *
+ *   retitle WORDS    overwrite the arguments with WORDS, separated by commas
+ *   exec-empty PATH  execute PATH without any argument: it holds and says nothing
+ *   exec-long PATH MIB LAST ARGV0  execute PATH, which continues with the remaining steps; MIB MiB of
+ *                    other arguments and LAST follow them
+ *
  * and those of clones.h.
  *
  * Every process exits when standard input is closed, that is when the test ends for any reason,
@@ -727,6 +732,8 @@ static char *next(char ***step)
 	return argument;
 }
 
+#include "arguments.h"
+
 /* Runs the steps of clones.h. Returns whether `word` is one of them. */
 static int multiply_by_rare_calls(const char *word, char **step)
 {
@@ -801,7 +808,7 @@ static int multiply(const char *word, char **step)
 static void split(const char *word, char **step)
 {
 	char *path;
-	if (multiply(word, step) || multiply_by_rare_calls(word, step))
+	if (multiply(word, step) || multiply_by_rare_calls(word, step) || change_arguments(word, step))
 		return;
 	if (IS("exec")) {
 		path = next(&step);
@@ -998,6 +1005,9 @@ static void steps(char **step)
 int main(int argc, char **argv)
 {
 	alarm(LIFETIME);
+	remember_arguments(argc, argv);
+	if (argc <= 1)
+		stay();
 	/* For the interpreter of a script the first argument is the path of the script. */
 	int first = argc > 1 && argv[1][0] == '/' ? 2 : 1;
 	steps(argv + first);

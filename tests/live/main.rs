@@ -18,6 +18,7 @@
 mod harness;
 
 mod ancestors;
+mod arguments;
 mod births;
 mod clone_parent;
 mod command_line;
