@@ -43,6 +43,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "rate-fork", run: rate::forks },
     Case { name: "rate-exec", run: rate::execs },
     Case { name: "cost-cpu", run: rate::cpu },
+    Case { name: "cost-origin", run: rate::origin },
     Case { name: "cost-idle", run: rate::idle },
     Case { name: "cost-memory", run: rate::memory },
     Case { name: "cost-start", run: rate::start },

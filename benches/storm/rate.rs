@@ -10,7 +10,7 @@ use crate::actors::{self, Actor, Execs, Keeps, Storm, words};
 use crate::machine::{Ground, Hierarchy};
 use crate::plan::Plan;
 use crate::report::{Table, cell, median, spread};
-use crate::rules::{HIT, MISS, Rules};
+use crate::rules::{HIT, MISS, Origin, Rules};
 use crate::subjects::{Kind, Moves, Subject};
 
 const NOBODY: Subject = Subject::new(Kind::Nobody, Hierarchy::V2);
@@ -92,9 +92,49 @@ fn interleave(
 }
 
 pub(crate) fn cpu(plan: &Plan, ground: &Ground) -> Result<Table> {
-    let most = u64::from(plan.amount(20_000));
     let field = [FLOOR, OURS, OURS.with(Rules::TenThousand), ORIGINAL];
-    let figures = interleave(&field, plan.rounds(5), |subject| {
+    let figures = cpu_per_exec(plan, ground, &field)?;
+    let note = format!(
+        "CPU time of the daemon's threads over {} execs by a uid without a rule, per exec, from schedstat. \
+         The floor requests only UID events, so it receives none of them.",
+        missed_execs(plan)
+    );
+    Ok(plain_table("CPU per exec that matches nothing", &note, "us per exec", &field, &figures, 2))
+}
+
+/// Compares the cost of an exec for which a rule tests the origin of the process with that without such a rule.
+pub(crate) fn origin(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let mut field = vec![OURS];
+    field.extend(Origin::ALL.map(|origin| OURS.with(Rules::Origin(origin))));
+    let figures = cpu_per_exec(plan, ground, &field)?;
+    let note = format!(
+        "CPU time of the daemon's threads over {} execs by a uid for which a rule tests the origin, per exec, from \
+         schedstat. No process meets the criterion. The first row has no such rule.",
+        missed_execs(plan)
+    );
+    let head = ["rules", "us per exec", "ratio to the first row"];
+    let mut table = Table::new("CPU per exec with rules on the origin", &note, &head);
+    for &subject in &field {
+        let (Some(values), Some(without)) = (figures.get(&subject), figures.get(&OURS)) else {
+            table.missing(subject, subject.missing().unwrap_or("not measured"));
+            continue;
+        };
+        let ratios = values.iter().zip(without).map(|(with, without)| with / without).collect();
+        let rules = subject.rules.label().to_owned();
+        table.row(vec![rules, spread(values.clone(), 2), spread(ratios, 2)]);
+    }
+    Ok(table)
+}
+
+/// Returns the number of execs by a UID that no rule moves.
+fn missed_execs(plan: &Plan) -> u64 {
+    u64::from(plan.amount(20_000))
+}
+
+/// Measures the CPU time of each subject per exec that no rule moves, in us.
+fn cpu_per_exec(plan: &Plan, ground: &Ground, field: &[Subject]) -> Result<Figures> {
+    let most = missed_execs(plan);
+    interleave(field, plan.rounds(5), |subject| {
         let running = subject.start(ground)?;
         let pid = running.pid().unwrap_or(0);
         let before = cpu_ns(pid)?;
@@ -105,12 +145,7 @@ pub(crate) fn cpu(plan: &Plan, ground: &Ground) -> Result<Table> {
         let used = cpu_ns(pid)? - before;
         running.stop()?;
         Ok(count_as_f64(used) / 1000.0 / count_as_f64(count))
-    })?;
-    let note = format!(
-        "CPU time of the daemon's threads over {most} execs by a uid without a rule, per exec, from schedstat. \
-         The floor requests only UID events, so it receives none of them."
-    );
-    Ok(plain_table("CPU per exec that matches nothing", &note, "us per exec", &field, &figures, 2))
+    })
 }
 
 pub(crate) fn idle(plan: &Plan, ground: &Ground) -> Result<Table> {

@@ -35,6 +35,47 @@ pub(crate) enum Rules {
     Mixed,
     /// A single rule, by a pattern that matches 100,000 accounts.
     Accounts,
+    /// A rule with a criterion on the origin of a process, which no process of the benchmark meets, then one by UID.
+    Origin(Origin),
+}
+
+/// A criterion on the origin of a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    Unit,
+    From,
+    Below,
+    Container,
+    Login,
+    Argument,
+}
+
+impl Origin {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Unit, Self::From, Self::Below, Self::Container, Self::Login, Self::Argument];
+
+    /// Returns the key and value of the criterion.
+    const fn criterion(self) -> &'static str {
+        match self {
+            Self::Unit => "unit = \"cgbench-*.service\"",
+            Self::From => "from = \"/cgbench.slice/**\"",
+            Self::Below => "below = \"/nonexistent/daemon\"",
+            Self::Container => "container = true",
+            Self::Login => "login = 61904",
+            Self::Argument => "argument = \"--cgbench=*\"",
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Unit => "one with unit",
+            Self::From => "one with from",
+            Self::Below => "one with below",
+            Self::Container => "one with container",
+            Self::Login => "one with login",
+            Self::Argument => "one with argument",
+        }
+    }
 }
 
 enum Who {
@@ -42,6 +83,7 @@ enum Who {
     Group(usize),
     Uid(u32),
     Exe(u32, String),
+    Origin(u32, Origin),
     /// Every user whose name begins with this.
     Begins(&'static str),
 }
@@ -57,7 +99,7 @@ impl Rules {
 
     fn fillers(self) -> usize {
         match self {
-            Rules::One | Rules::Accounts => 0,
+            Rules::One | Rules::Accounts | Rules::Origin(_) => 0,
             Rules::TenThousand => 9_999,
             Rules::Mixed => 150,
         }
@@ -78,6 +120,10 @@ impl Rules {
                 add(Who::Exe(BY_EXE, format!("{}/*", bin.display())), "exe");
             }
             Rules::Accounts => add(Who::Begins(CROWD_NAME), "users/%u"),
+            Rules::Origin(origin) => {
+                add(Who::Origin(MISS, origin), "origin");
+                add(Who::Uid(HIT), "one");
+            }
         }
         lines
     }
@@ -92,6 +138,7 @@ impl Rules {
                 Who::Uid(uid) => format!("user = {uid}"),
                 Who::Begins(name) => format!("user = \"{name}*\""),
                 Who::Exe(uid, exe) => format!("user = {uid}\nexe = \"{exe}\""),
+                Who::Origin(uid, origin) => format!("user = {uid}\n{}", origin.criterion()),
             };
             let controllers = match hierarchy {
                 Hierarchy::V1 => format!("controllers = [\"{V1_CONTROLLER}\"]\n"),
@@ -114,6 +161,8 @@ impl Rules {
                 Who::Uid(uid) => format!("cgbench{uid}"),
                 Who::Begins(name) => format!("{name}*"),
                 Who::Exe(uid, exe) => format!("cgbench{uid}:{exe}"),
+                // cgrulesengd has no such criterion.
+                Who::Origin(..) => continue,
             };
             let leaf = line.leaf;
             let _ok = writeln!(text, "{who} {V1_CONTROLLER} {top}/{leaf}");
@@ -144,6 +193,7 @@ impl Rules {
             Rules::TenThousand => "10,000 rules",
             Rules::Mixed => "mixed rules",
             Rules::Accounts => "a rule by a pattern",
+            Rules::Origin(origin) => origin.label(),
         }
     }
 }
