@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use super::lints::Pages;
 use crate::cgroup::config::GroupSpecs;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::escape::EscapedBytes;
+use crate::rules::context::ContextCriteria;
 use crate::rules::destination::{Specifier, prefixes};
 use crate::rules::subsumption::have_common_users;
 use crate::rules::{Action, ExeTest, PathBase, Rule, Target};
@@ -82,13 +84,14 @@ impl<'s> TableLimits<'s> {
     }
 }
 
-/// Returns message and help if a program by its name leaves limits that a later rule sets for its users.
+/// Returns message and help if a process of which a user chooses what the rule tests leaves limits that a later rule
+/// sets for its users.
 fn escape(
     rule: &Rule,
     later: &[LimitingRule<'_>],
     limits: &TableLimits<'_>,
 ) -> Option<(String, String)> {
-    let name = rule.when.exes.iter().find_map(chosen_name)?;
+    let arranged = arranged(rule)?;
     let target = placed(rule)?;
     let own = limits.along(target);
     for limiting in later {
@@ -99,11 +102,8 @@ fn escape(
             continue;
         }
         let lost: Vec<&str> = lost.copied().collect();
-        let message = format!(
-            "any program that a user calls {name} leaves {} of {}",
-            lost.join(", "),
-            limited.destination.as_str()
-        );
+        let message =
+            format!("{arranged} leaves {} of {}", lost.join(", "), limited.destination.as_str());
         let help = format!(
             "use a cgroup below {}, or set {first} in [cgroup.\"{}\"] too",
             limited.destination.as_str(),
@@ -112,6 +112,37 @@ fn escape(
         return Some((message, help));
     }
     None
+}
+
+/// Returns the processes of which a user chooses all that a rule tests, beside the user.
+fn arranged(rule: &Rule) -> Option<String> {
+    if let Some(name) = rule.when.exes.iter().find_map(chosen_name) {
+        return Some(format!("any program that a user calls {name}"));
+    }
+    let context = rule.when.context.as_deref().filter(|_| rule.when.exes.is_empty())?;
+    let mut known = context.clone();
+    (known.below, known.arguments, known.below_any_user) = Default::default();
+    if known != ContextCriteria::default() {
+        return None;
+    }
+    match (context.below.first(), context.arguments.first()) {
+        (Some(program), _) => context.below_any_user.then(|| {
+            let program = EscapedBytes(written(program));
+            format!("any process below {program}, which a user can start,")
+        }),
+        (None, Some(test)) => {
+            let argument = EscapedBytes(test.tests.first()?.as_bytes());
+            Some(format!("any process with the argument {argument}"))
+        }
+        (None, None) => None,
+    }
+}
+
+fn written(test: &ExeTest) -> &[u8] {
+    match test {
+        ExeTest::Path(text) | ExeTest::Base(text) => text,
+        ExeTest::PathGlob(glob) | ExeTest::BaseGlob(glob) => glob.as_bytes(),
+    }
 }
 
 /// Returns the name or pattern of a test that a file of any user can match.
