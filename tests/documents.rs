@@ -15,6 +15,7 @@ use std::process::Command as Process;
 use cgruled::cli::command::definition;
 use cgruled::config::daemon_toml::changes::Effect;
 use cgruled::config::{daemon_toml, rules_toml, test_table};
+use cgruled::control::history::message::RecordedEvaluation;
 use cgruled::control::protocol::{
     HistoryEntry, ProcessReport, ReloadReply, WatchMessage, WatchedDecision,
 };
@@ -495,9 +496,14 @@ fn expect<'w>(page_name: &str, wanted: impl IntoIterator<Item = &'w str>) {
 
 #[test]
 fn the_pages_of_the_files_have_each_key() {
-    // The parts of `log` are explained, not `log` itself.
-    expect("cgruled.toml.5", daemon_toml::KEYS.into_iter().filter(|key| *key != "log"));
-    let parts = daemon_toml::LOG_KEYS.map(|key| format!("log.{key}"));
+    // The parts of a table are explained, not the table itself.
+    expect(
+        "cgruled.toml.5",
+        daemon_toml::KEYS.into_iter().filter(|key| !["log", "history"].contains(key)),
+    );
+    let history = daemon_toml::HISTORY_KEYS.iter().map(|key| format!("history.{key}"));
+    let log = daemon_toml::LOG_KEYS.iter().map(|key| format!("log.{key}"));
+    let parts: Vec<String> = log.chain(history).collect();
     expect("cgruled.toml.5", parts.iter().map(String::as_str));
     expect("cgruled-rules.5", rules_toml::FILE_KEYS);
     expect("cgruled-rules.5", rules_toml::RULE_KEYS);
@@ -575,6 +581,7 @@ fn protocol_fields() -> BTreeSet<String> {
     let values = [
         serde_json::to_value(WatchMessage::Decision(decision)).unwrap(),
         serde_json::to_value(WatchMessage::Lost { lost: 1 }).unwrap(),
+        serde_json::to_value(RecordedEvaluation::default()).unwrap(),
         serde_json::to_value(status).unwrap(),
         serde_json::to_value(about).unwrap(),
         serde_json::to_value(ReloadReply::default()).unwrap(),
@@ -633,6 +640,7 @@ fn public_names_are_kept() {
     add("json", &mut protocol_fields().into_iter());
     add("settings", &mut daemon_toml::KEYS.iter().map(|key| (*key).to_owned()));
     add("settings", &mut daemon_toml::LOG_KEYS.iter().map(|key| format!("log.{key}")));
+    add("settings", &mut daemon_toml::HISTORY_KEYS.iter().map(|key| format!("history.{key}")));
     add("rules", &mut rules_toml::FILE_KEYS.iter().map(|key| (*key).to_owned()));
     add("rules", &mut rules_toml::RULE_KEYS.iter().map(|key| format!("rule.{key}")));
     add("rules", &mut test_table::TEST_KEYS.iter().map(|key| format!("test.{key}")));

@@ -57,4 +57,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "compare-cpu-miss", run: compare::cpu_miss },
     Case { name: "compare-cpu-exe", run: compare::cpu_exe },
     Case { name: "compare-start", run: compare::start },
+    Case { name: "history-latency-close", run: compare::history_close },
+    Case { name: "history-cpu-miss", run: compare::history_cpu_miss },
+    Case { name: "history-cpu-exe", run: compare::history_cpu_exe },
 ];

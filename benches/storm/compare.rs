@@ -1,4 +1,5 @@
-//! Compares two builds of cgruled in pairs: the present one, or `CGRULED`, with `CGRULED_BASELINE`.
+//! Compares two builds of cgruled in pairs: the present one, or `CGRULED`, with `CGRULED_BASELINE`; and one build
+//! with and without its history.
 
 use std::fs;
 use std::thread::sleep;
@@ -21,6 +22,12 @@ const fn pair(moves: Moves) -> [Subject; 2] {
         Subject::new(Kind::Baseline(moves), Hierarchy::V2),
     ]
 }
+
+/// One build with and without its history.
+const HISTORY: [Subject; 2] = [
+    Subject::new(Kind::Recording(true), Hierarchy::V2),
+    Subject::new(Kind::Recording(false), Hierarchy::V2),
+];
 
 /// Measures both builds in each round. The order alternates, so that after-effects of one build do
 /// not always affect the other.
@@ -63,10 +70,9 @@ fn latency(
     ground: &Ground,
     title: &str,
     pulse: &Pulse,
-    rules: Rules,
+    pair: [Subject; 2],
 ) -> Result<Table> {
     let trace = Trace::start(ground)?;
-    let pair = pair(Moves::Warm).map(|subject| subject.with(rules));
     let pause = pulse.gap_us / 1000;
     let note = format!(
         "p50 of a round, from the system call to the attach event; fast_moves = \"warm\". Pause before each move: \
@@ -85,16 +91,35 @@ fn latency(
 }
 
 pub(crate) fn close(plan: &Plan, ground: &Ground) -> Result<Table> {
-    latency(plan, ground, "Two builds: setresuid to attach, 5 ms apart", &CLOSE, Rules::One)
+    latency(plan, ground, "Two builds: setresuid to attach, 5 ms apart", &CLOSE, pair(Moves::Warm))
 }
 
 pub(crate) fn isolated(plan: &Plan, ground: &Ground) -> Result<Table> {
-    latency(plan, ground, "Two builds: setresuid to attach, 100 ms apart", &ISOLATED, Rules::One)
+    latency(
+        plan,
+        ground,
+        "Two builds: setresuid to attach, 100 ms apart",
+        &ISOLATED,
+        pair(Moves::Warm),
+    )
 }
 
 pub(crate) fn exec(plan: &Plan, ground: &Ground) -> Result<Table> {
     let title = "Two builds: execve to attach by a rule with exe, 5 ms apart";
-    latency(plan, ground, title, &EXECS, Rules::Mixed)
+    latency(plan, ground, title, &EXECS, pair(Moves::Warm).map(|own| own.with(Rules::Mixed)))
+}
+
+pub(crate) fn history_close(plan: &Plan, ground: &Ground) -> Result<Table> {
+    latency(plan, ground, "History: setresuid to attach, 5 ms apart", &CLOSE, HISTORY)
+}
+
+pub(crate) fn history_cpu_miss(plan: &Plan, ground: &Ground) -> Result<Table> {
+    cpu(plan, ground, "History: CPU per exec, nothing matches", MISS, HISTORY)
+}
+
+pub(crate) fn history_cpu_exe(plan: &Plan, ground: &Ground) -> Result<Table> {
+    let title = "History: CPU per exec, the executable is read and nothing matches";
+    cpu(plan, ground, title, BY_EXE, HISTORY.map(|own| own.with(Rules::Mixed)))
 }
 
 pub(crate) fn forks(plan: &Plan, ground: &Ground) -> Result<Table> {
@@ -111,13 +136,11 @@ pub(crate) fn forks(plan: &Plan, ground: &Ground) -> Result<Table> {
 }
 
 /// Returns the CPU time of the daemon for an exec by `uid` that no rule matches.
-fn cpu(plan: &Plan, ground: &Ground, title: &str, uid: u32, rules: Rules) -> Result<Table> {
+fn cpu(plan: &Plan, ground: &Ground, title: &str, uid: u32, pair: [Subject; 2]) -> Result<Table> {
     let most = u64::from(plan.amount(20_000));
     let note = format!(
-        "CPU time of the daemon's threads over {most} execs, per exec, from schedstat. No process is moved; \
-         fast_moves = \"off\"."
+        "CPU time of the daemon's threads over {most} execs, per exec, from schedstat. No process is moved."
     );
-    let pair = pair(Moves::Off).map(|subject| subject.with(rules));
     compare(plan, title, &note, "us per exec", pair, |subject| {
         let running = subject.start(ground)?;
         let pid = running.pid().unwrap_or(0);
@@ -133,12 +156,12 @@ fn cpu(plan: &Plan, ground: &Ground, title: &str, uid: u32, rules: Rules) -> Res
 }
 
 pub(crate) fn cpu_miss(plan: &Plan, ground: &Ground) -> Result<Table> {
-    cpu(plan, ground, "Two builds: CPU per exec, nothing matches", MISS, Rules::One)
+    cpu(plan, ground, "Two builds: CPU per exec, nothing matches", MISS, pair(Moves::Off))
 }
 
 pub(crate) fn cpu_exe(plan: &Plan, ground: &Ground) -> Result<Table> {
     let title = "Two builds: CPU per exec, the executable is read and nothing matches";
-    cpu(plan, ground, title, BY_EXE, Rules::Mixed)
+    cpu(plan, ground, title, BY_EXE, pair(Moves::Off).map(|own| own.with(Rules::Mixed)))
 }
 
 pub(crate) fn start(plan: &Plan, ground: &Ground) -> Result<Table> {

@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Realtime,
     /// cgruled with its control socket.
     Controlled,
+    /// cgruled with its control socket, with or without a history.
+    Recording(bool),
     /// The build in `CGRULED_BASELINE`.
     Baseline(Moves),
 }
@@ -100,6 +102,8 @@ impl Subject {
             Kind::Cgruled(moves) => format!("cgruled {} {tree}", moves.name()),
             Kind::Realtime => format!("cgruled auto, real-time {tree}"),
             Kind::Controlled => format!("cgruled {tree}"),
+            Kind::Recording(true) => format!("history on {tree}"),
+            Kind::Recording(false) => format!("history off {tree}"),
             Kind::Baseline(moves) => format!("baseline {} {tree}", moves.name()),
         }
     }
@@ -112,7 +116,7 @@ impl Subject {
         let there = match self.kind {
             Kind::Nobody | Kind::Floor | Kind::FastFloor => true,
             Kind::Cgrulesengd => Path::new(ORIGINAL).exists(),
-            Kind::Cgruled(_) | Kind::Realtime | Kind::Controlled => {
+            Kind::Cgruled(_) | Kind::Realtime | Kind::Controlled | Kind::Recording(_) => {
                 version(&cgruled_path()).is_some()
             }
             Kind::Baseline(_) => baseline_path().is_some_and(|path| version(&path).is_some()),
@@ -147,6 +151,7 @@ impl Subject {
                 return Ok(Some((self.original_command(ground)?, Ready::Socket)));
             }
             Kind::Cgruled(moves) => self.our_command(ground, &cgruled_path(), moves)?,
+            Kind::Recording(_) => self.our_command(ground, &cgruled_path(), Moves::Warm)?,
             Kind::Realtime | Kind::Controlled => {
                 self.our_command(ground, &cgruled_path(), Moves::Auto)?
             }
@@ -184,11 +189,13 @@ impl Subject {
         let text = self.rules.toml(self.hierarchy, &actors::ruled(&ground.work));
         write_trusted(&rules.join("10-bench.toml"), &text)?;
         let scheduling = if self.kind == Kind::Realtime { "realtime" } else { "auto" };
+        // Others have the default: an older build does not have the key.
+        let history = if self.kind == Kind::Recording(false) { "history.size = 0\n" } else { "" };
         let settings =
-            format!("fast_moves = \"{}\"\nscheduling = \"{scheduling}\"\n", moves.name());
+            format!("fast_moves = \"{}\"\nscheduling = \"{scheduling}\"\n{history}", moves.name());
         write_trusted(&config, &settings)?;
-        let control =
-            if self.kind == Kind::Controlled { control_socket(ground) } else { "off".into() };
+        let has_control = matches!(self.kind, Kind::Controlled | Kind::Recording(_));
+        let control = if has_control { control_socket(ground) } else { "off".into() };
         let mut words = vec![program.display().to_string(), "--no-legacy".into()];
         for (flag, value) in [
             ("--config", config.display().to_string()),

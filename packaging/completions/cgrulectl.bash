@@ -40,7 +40,7 @@ _cgrulectl() {
     _init_completion -s || return
     local command=${words[1]}
     if [[ $cword -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "check test explain list cat status watch top metrics reload place run release doctor convert groups --help --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "check test explain list cat status watch history top metrics reload place run release doctor convert groups --help --version" -- "$cur"))
         return
     fi
     case $command in
@@ -263,6 +263,51 @@ _cgrulectl() {
         esac
         if [[ $cur == -* ]]; then
             COMPREPLY=($(compgen -W "--user --rule --exe --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        :
+        ;;
+    history)
+        case $prev in
+        --since)
+            :
+            return
+            ;;
+        --pid)
+            _pids
+            return
+            ;;
+        --user)
+            COMPREPLY=($(compgen -u -- "$cur"))
+            return
+            ;;
+        --rule)
+            _cgrulectl_rules
+            return
+            ;;
+        --exe)
+            _filedir
+            return
+            ;;
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --root)
+            _filedir
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--since --pid --user --rule --exe --all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :

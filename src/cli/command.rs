@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
-    cat, check, convert, doctor, explain, groups, list, metrics, place, release, reload, run,
-    status, test, top, watch,
+    cat, check, convert, doctor, explain, groups, history, list, metrics, place, release, reload,
+    run, status, test, top, watch,
 };
 use crate::config::escape::Escaped;
 use crate::daemon::DaemonOptions;
@@ -32,8 +32,7 @@ Usage: cgrulectl COMMAND [OPTION]... (more: COMMAND --help, man cgrulectl)
 
 {subcommands}
 
-Example:
-  cgrulectl explain $$    show whether this shell is in its cgroup
+Example: cgrulectl explain $$    (show whether this shell is in its cgroup)
 
 Exit status: 0 success, 1 failure or problem found, 2 usage error, 65 invalid
 rules or settings, 69 no daemon; run returns its command's, or 125 to 127."
@@ -53,6 +52,7 @@ pub(super) enum CtlCommand {
     Cat(cat::CatArgs),
     Status(status::StatusArgs),
     Watch(watch::WatchArgs),
+    History(history::HistoryArgs),
     Top(top::TopArgs),
     Metrics(metrics::MetricsArgs),
     Reload(reload::ReloadArgs),
@@ -75,6 +75,7 @@ impl CtlCommand {
             Self::Cat(given) => cat::run(given, out),
             Self::Status(given) => status::run(given, out),
             Self::Watch(given) => watch::run(given, out),
+            Self::History(given) => history::run(given, out),
             Self::Top(given) => top::run(given, out),
             Self::Metrics(given) => metrics::run(given, out),
             Self::Reload(given) => reload::run(given, out),

@@ -65,6 +65,13 @@ pub(super) fn date(seconds: u64) -> String {
     format!("{year}-{month:02}-{day:02} {} UTC", time.get(..8).unwrap_or_default())
 }
 
+/// Formats a time in UTC from milliseconds since 1970: `2026-11-24 13:55:31.123Z`.
+pub(super) fn timestamp(ms: u64) -> String {
+    let date = date(ms / 1000);
+    let day = date.split(' ').next().unwrap_or_default();
+    format!("{day} {}", time_of_day(ms))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +97,6 @@ mod tests {
         assert_eq!(date(951_782_400), "2000-02-29 00:00:00 UTC");
         assert_eq!(date(1_795_528_531), "2026-11-24 13:55:31 UTC");
         assert_eq!(time_of_day(1_795_528_531_123), "13:55:31.123Z");
+        assert_eq!(timestamp(1_795_528_531_123), "2026-11-24 13:55:31.123Z");
     }
 }

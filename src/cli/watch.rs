@@ -1,19 +1,16 @@
 //! `cgrulectl watch`: prints the daemon's decisions as they are made. Filters must not reach the daemon,
 //! which sends all decisions.
 
-use std::collections::HashMap;
 use std::io::Write;
-
-use nix::unistd::{Uid, User};
 
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
+use super::decision_filter::{DecisionConditions, DecisionFilter, UserNames, is_rule};
 use super::format::{counted, microseconds, time_of_day};
 use super::json;
-use crate::config::escape::{Escaped, EscapedBytes};
+use crate::config::escape::Escaped;
 use crate::control::protocol::{ControlRequest, WatchMessage, WatchedDecision};
 use crate::control::status::ActiveRules;
-use crate::policy::load::NameService;
 
 #[derive(clap::Args)]
 #[command(
@@ -26,18 +23,8 @@ Examples:
       latency of each decision in microseconds"
 )]
 pub(super) struct WatchArgs {
-    /// only processes of this user (name or UID)
-    #[arg(long, value_name = "USER")]
-    user: Option<String>,
-    /// only decisions by this rule (name or FILE:LINE)
-    #[arg(long, value_name = "RULE")]
-    rule: Option<String>,
-    /// only this executable (path or base name)
-    #[arg(long, value_name = "PATH")]
-    exe: Option<String>,
-    /// also rechecks, and processes that exited or match no rule
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    conditions: DecisionConditions,
     /// one line of JSON per decision
     #[arg(long)]
     json: bool,
@@ -45,15 +32,12 @@ pub(super) struct WatchArgs {
     daemon: DaemonFlags,
 }
 
-/// Outcomes omitted without `--all`: they are frequent and change nothing.
-const DULL: [&str; 3] = ["gone", "no-rule", "confirmed"];
-
 pub(super) fn run(given: &WatchArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
-    let filter = Filter::new(given)?;
-    if let Some(rule) = filter.rule {
+    let filter = DecisionFilter::new("watch", &given.conditions)?;
+    if let Some(rule) = &given.conditions.rule {
         warn_of_unknown(&given.daemon, rule)?;
     }
-    let mut names = WatchedNames::default();
+    let mut names = UserNames::default();
     let mut conversation = daemon_client::ask(&given.daemon, &ControlRequest::Watch)?;
     while let Some(watched) = conversation.next_line::<WatchMessage>()? {
         let line = match &watched {
@@ -84,82 +68,6 @@ fn warn_of_unknown(flags: &DaemonFlags, wanted: &str) -> Result<(), ToolError> {
         );
     }
     Ok(())
-}
-
-/// Checks whether `wanted` is the name of a rule, its file and line, or the end of these.
-fn is_rule(wanted: &str, name: &str, origin: Option<(&str, u32)>) -> bool {
-    if wanted.is_empty() || wanted == name {
-        return wanted == name;
-    }
-    let origin = origin.map_or_else(String::new, |(file, line)| format!("{file}:{line}"));
-    origin.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
-}
-
-/// Conditions on the decisions that are shown.
-#[derive(Debug, Default)]
-struct Filter<'g> {
-    uid: Option<u32>,
-    rule: Option<&'g str>,
-    exe: Option<&'g str>,
-    /// `exe` with links resolved, as the kernel reports it: `/usr/bin/dash` for `/bin/sh`.
-    resolved: Option<String>,
-    has_dull: bool,
-}
-
-impl<'g> Filter<'g> {
-    fn new(given: &'g WatchArgs) -> Result<Self, ToolError> {
-        let uid = given.user.as_deref().map(uid).transpose()?;
-        let rule = given.rule.as_deref();
-        let exe = given.exe.as_deref();
-        let resolved = exe.filter(|exe| exe.contains('/')).and_then(resolved);
-        Ok(Self { uid, rule, exe, resolved, has_dull: given.all })
-    }
-
-    fn admits(&self, decision: &WatchedDecision) -> bool {
-        let WatchedDecision { uid, rule, file, line, exe, outcome, .. } = decision;
-        let origin = file.as_deref().zip(*line);
-        self.uid.is_none_or(|wanted| *uid == Some(wanted))
-            && self.rule.is_none_or(|wanted| {
-                rule.as_deref().is_some_and(|name| is_rule(wanted, name, origin))
-            })
-            && self.exe.is_none_or(|wanted| {
-                exe.as_deref().is_some_and(|exe| {
-                    exe == wanted
-                        || self.resolved.as_deref() == Some(exe)
-                        || !wanted.contains('/') && exe.rsplit('/').next() == Some(wanted)
-                })
-            })
-            && (self.has_dull || !DULL.contains(&outcome.as_str()))
-    }
-}
-
-/// Resolves the links of a path, and escapes it as the daemon does.
-fn resolved(path: &str) -> Option<String> {
-    let path = std::fs::canonicalize(path).ok()?;
-    Some(EscapedBytes(path.as_os_str().as_encoded_bytes()).to_string())
-}
-
-fn uid(text: &str) -> Result<u32, ToolError> {
-    let found = NameService::default().uid_of(text).map_err(|error| {
-        ToolError::Failed(format!("NSS lookup of user {} failed: {error}", Escaped(text)))
-    })?;
-    found
-        .map(|uid| uid.0)
-        .ok_or_else(|| ToolError::Usage(format!("watch: unknown user: {}", Escaped(text))))
-}
-
-/// Cache of user names by UID.
-#[derive(Debug, Default)]
-struct WatchedNames(HashMap<u32, String>);
-
-impl WatchedNames {
-    fn of(&mut self, uid: Option<u32>) -> &str {
-        let Some(uid) = uid else { return "?" };
-        self.0.entry(uid).or_insert_with(|| {
-            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-            user.map_or_else(|| uid.to_string(), |user| Escaped(&user.name).to_string())
-        })
-    }
 }
 
 /// Formats a decision as one line:
@@ -204,45 +112,5 @@ mod tests {
             "13:55:31.123Z placed    4711 alice /usr/bin/make\\u{a} -> /people/alice by 'people' \
              (exec, 104 us)"
         );
-    }
-
-    #[test]
-    fn filters_must_all_hold() {
-        let mut decision = decision();
-        decision.exe = Some("/usr/bin/make".to_owned());
-        let all = Filter {
-            uid: Some(1000),
-            rule: Some("people"),
-            exe: Some("make"),
-            ..Filter::default()
-        };
-        assert!(all.admits(&decision));
-        let resolved = Some("/usr/bin/make".to_owned());
-        let link = Filter { exe: Some("/bin/make"), resolved, ..Filter::default() };
-        assert!(link.admits(&decision));
-        assert!(Filter { exe: Some("/usr/bin/make"), ..Filter::default() }.admits(&decision));
-        for wrong in [
-            Filter { uid: Some(1), ..Filter::default() },
-            Filter { rule: Some("peopl"), ..Filter::default() },
-            Filter { exe: Some("/make"), ..Filter::default() },
-            Filter { exe: Some("ake"), ..Filter::default() },
-        ] {
-            assert!(!wrong.admits(&decision), "{wrong:?}");
-        }
-        for rule in [
-            "/etc/cgruled/rules.d/50-people.toml:7",
-            "50-people.toml:7",
-            "rules.d/50-people.toml:7",
-        ] {
-            let place = Filter { rule: Some(rule), ..Filter::default() };
-            assert!(place.admits(&decision), "{rule}");
-        }
-        for rule in ["people.toml:7", "50-people.toml:17", "50-people.toml", "7", ":7", "", "/"] {
-            let place = Filter { rule: Some(rule), ..Filter::default() };
-            assert!(!place.admits(&decision), "{rule}");
-        }
-        decision.outcome = "no-rule".to_owned();
-        assert!(!Filter::default().admits(&decision));
-        assert!(Filter { has_dull: true, ..Filter::default() }.admits(&decision));
     }
 }

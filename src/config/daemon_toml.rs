@@ -4,12 +4,13 @@
 pub mod changes;
 mod choices;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::quantity;
@@ -18,7 +19,7 @@ use super::table::{TomlSection, TomlStatus, Value, shortened};
 pub use choices::{ExternalMoves, FastMoves, LegacyRoot, Scheduling};
 
 /// The keys of the file.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 14] = [
     "version",
     "root",
     "legacy_root",
@@ -27,6 +28,7 @@ pub const KEYS: [&str; 13] = [
     "recheck",
     "external_moves",
     "log",
+    "history",
     "receive_buffer",
     "stats_every",
     "control_socket",
@@ -35,6 +37,8 @@ pub const KEYS: [&str; 13] = [
 ];
 /// The keys of the table `log`.
 pub const LOG_KEYS: [&str; 3] = ["level", "target", "file"];
+/// The keys of the table `history`.
+pub const HISTORY_KEYS: [&str; 1] = ["size"];
 
 /// The settings of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct Settings {
     pub external_moves: Option<ExternalMoves>,
     /// `log = { level, target, file }`.
     pub log: LogSettings,
+    /// `history = { size = "8M" }`: bytes of the history of evaluations; 0 disables it.
+    pub history_size: u32,
     /// `receive_buffer = "16M"`: bytes that the kernel may queue on each socket.
     pub receive_buffer: u32,
     /// `stats_every = "5m"`: the interval between counter lines in the log; `None` disables them.
@@ -80,6 +86,7 @@ impl Default for Settings {
             recheck: Some(Duration::from_millis(100)),
             external_moves: None,
             log: LogSettings::default(),
+            history_size: 8 << 20,
             receive_buffer: 16 << 20,
             stats_every: None,
             control_socket: Some(PathBuf::from(CONTROL_SOCKET)),
@@ -166,6 +173,7 @@ fn settings(table: &DeTable<'_>, piece: &mut TomlSection<'_, '_>) -> Settings {
             entry.word(&ExternalMoves::WORDS)
         }),
         log: read(table, "log", piece, log_settings).unwrap_or(default.log),
+        history_size: read(table, "history", piece, history_size).unwrap_or(default.history_size),
         receive_buffer: read(table, "receive_buffer", piece, receive_buffer)
             .unwrap_or(default.receive_buffer),
         stats_every: read(table, "stats_every", piece, interval).unwrap_or(default.stats_every),
@@ -243,7 +251,29 @@ fn interval(entry: &mut SettingEntry<'_, '_, '_>) -> Option<Option<Duration>> {
 
 fn receive_buffer(entry: &mut SettingEntry<'_, '_, '_>) -> Option<u32> {
     // The kernel doubles the requested size, in a signed int.
-    let range = 4096..=(1 << 30);
+    size(entry, 4096..=(1 << 30), "must be from 4K to 1G")
+}
+
+fn history_size(entry: &mut SettingEntry<'_, '_, '_>) -> Option<u32> {
+    let table = entry.piece.table(entry.value, entry.key)?;
+    entry.piece.only_keys(table, &HISTORY_KEYS);
+    read(table, "size", entry.piece, |entry| {
+        let value = entry.value.get_ref();
+        let number = value.as_integer().map(DeInteger::as_str);
+        if number.or(value.as_str()) == Some("0") {
+            return Some(0);
+        }
+        // Positions of texts have 32 bits: see control/history/recorder.rs.
+        size(entry, 64 << 10..=256 << 20, "must be 0 or from 64K to 256M")
+    })
+}
+
+/// Reads a size in bytes, with or without a unit.
+fn size(
+    entry: &mut SettingEntry<'_, '_, '_>,
+    range: RangeInclusive<i64>,
+    limits: &str,
+) -> Option<u32> {
     if entry.value.get_ref().is_integer() {
         let bytes = entry.piece.integer(entry.value, entry.key, range)?;
         return u32::try_from(bytes).ok();
@@ -253,7 +283,7 @@ fn receive_buffer(entry: &mut SettingEntry<'_, '_, '_>) -> Option<u32> {
     match bytes.filter(|bytes| range.contains(bytes)) {
         Some(bytes) => u32::try_from(bytes).ok(),
         None => {
-            let message = format!("invalid size \"{}\": must be from 4K to 1G", shortened(text));
+            let message = format!("invalid size \"{}\": {limits}", shortened(text));
             entry.reject(message, "write a size such as \"512K\" or \"16M\"")
         }
     }
@@ -351,7 +381,8 @@ mod tests {
             "root = \"/sites\"\nlegacy_root = \"pool\"\nfast_moves = \"warm\"\nscheduling = \"normal\"\nrecheck = \"0\"\nexternal_moves = \"report\"\n\
              receive_buffer = \"8M\"\nstats_every = \"5m\"\nversion = 1\n\
              control_socket = \"off\"\nmetrics_textfile = \"/var/lib/a.prom\"\nstrict_tests = true\n\
-             log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n",
+             log = { level = \"debug\", target = \"file\", file = \"/var/log/cgruled\" }\n\
+             [history]\nsize = \"1M\"\n",
         );
         assert_eq!(wrong, [""; 0]);
         let expected = Settings {
@@ -365,6 +396,7 @@ mod tests {
                 level: LevelFilter::Debug,
                 target: LogTarget::File(PathBuf::from("/var/log/cgruled")),
             },
+            history_size: 1 << 20,
             receive_buffer: 8 << 20,
             stats_every: Some(Duration::from_secs(300)),
             control_socket: None,
@@ -373,6 +405,8 @@ mod tests {
         };
         assert_eq!(settings, expected);
         assert_eq!(read("recheck = 0").0.recheck, None);
+        assert_eq!(read("history.size = 0").0.history_size, 0);
+        assert_eq!(read("history.size = \"0\"").0.history_size, 0);
         assert_eq!(read("[log]\nfile = \"/x\"").0.log.target, LogTarget::File("/x".into()));
     }
 
@@ -381,7 +415,7 @@ mod tests {
         let (settings, wrong) = read(
             "root = \"sites/../x\"\nlegacy_rot = 1\nfast_moves = \"worm\"\nrecheck = 100\n\
              receive_buffer = \"16MB\"\nstats_every = true\n\n[log]\nlevel = \"inf\"\n\
-             target = \"file\"\ncolour = 1\n",
+             target = \"file\"\ncolour = 1\n[history]\nsize = \"1G\"\nage = 1\n",
         );
         assert_eq!(settings, Settings::default());
         assert_eq!(
@@ -396,6 +430,8 @@ mod tests {
                 "9:9: invalid value \"inf\" for level",
                 "10:10: target is \"file\", but file is not set",
                 "11:1: unknown key \"colour\"",
+                "13:8: invalid size \"1G\": must be 0 or from 64K to 256M",
+                "14:1: unknown key \"age\"",
             ]
         );
     }

@@ -124,7 +124,8 @@ pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnect
         | ControlRequest::Rules
         | ControlRequest::Kept
         | ControlRequest::About { .. }
-        | ControlRequest::Explain { .. } => ReplyTimeout::Short,
+        | ControlRequest::Explain { .. }
+        | ControlRequest::History { .. } => ReplyTimeout::Short,
     };
     Ok(Some(ClientConnection { path: path.to_owned(), stream: BufReader::new(stream), pace }))
 }

@@ -9,11 +9,12 @@
 //! {"request":"about","pids":[4711]}     one About per PID
 //! {"request":"explain","pids":[4711]}   one ExplainContext, then one About per PID
 //! {"request":"watch"}                   Watched, until the client disconnects
+//! {"request":"history"}                 one HistoryStatus, the evaluations, one {"lost":0}
 //! {"request":"reload"}                  one Reloaded, once all processes are evaluated by the new rules
 //! {"request":"place","pids":[4711]}     one About per PID, once all are evaluated
 //! ```
-//! A request that fails is answered by `{"error":"reason"}`. Status, rules, kept, about, explain
-//! and watch require root or membership of the group `cgruled`; reload and place require root.
+//! A request that fails is answered by `{"error":"reason"}`. Reload and place require root, all others
+//! root or membership of the group `cgruled`.
 //!
 //! In all texts, unprintable bytes and characters are escaped as `\xff` or `\u{a}`, so that a
 //! client can display them unchanged.
@@ -60,6 +61,20 @@ pub enum ControlRequest {
     /// Decisions as they happen: answered by [`WatchMessage`] until the client disconnects. The first
     /// line is `{"lost":0}`: from then on nothing is missed.
     Watch,
+    /// The recorded evaluations that meet all conditions: answered by [`HistoryMessage`]s.
+    ///
+    /// [`HistoryMessage`]: super::history::message::HistoryMessage
+    History {
+        /// The greatest age in milliseconds.
+        #[serde(default)]
+        ago_ms: Option<u64>,
+        /// The PID of the process.
+        #[serde(default)]
+        pid: Option<u32>,
+        /// The effective user ID of the process.
+        #[serde(default)]
+        uid: Option<u32>,
+    },
     /// A reload of all files: answered by one [`ReloadReply`] when complete.
     Reload,
     /// A re-evaluation of these processes: answered by one [`ProcessReport`] each when complete.
@@ -78,7 +93,8 @@ impl ControlRequest {
             | Self::Kept
             | Self::About { .. }
             | Self::Explain { .. }
-            | Self::Watch => false,
+            | Self::Watch
+            | Self::History { .. } => false,
             Self::Reload | Self::Place { .. } => true,
         }
     }
@@ -259,6 +275,7 @@ pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
         | ControlRequest::About { .. }
         | ControlRequest::Explain { .. }
         | ControlRequest::Watch
+        | ControlRequest::History { .. }
         | ControlRequest::Reload
         | ControlRequest::Place { .. } => Ok(request),
     }
@@ -322,6 +339,11 @@ mod tests {
         let unknown = parse(br#"{"more":1,"request":"status"}"#).unwrap_err();
         assert!(unknown.contains("unknown field more"), "{unknown}");
         assert!(parse(br#"{"request":"watch","pids":[1]}"#).is_err());
+        let all = ControlRequest::History { ago_ms: None, pid: None, uid: None };
+        assert_eq!(parse(br#"{"request":"history"}"#), Ok(all));
+        let some = ControlRequest::History { ago_ms: Some(9), pid: None, uid: Some(0) };
+        assert_eq!(parse(br#"{"request":"history","uid":0,"ago_ms":9}"#), Ok(some));
+        assert!(parse(br#"{"request":"history","rule":"a"}"#).is_err());
         assert!(parse("[".repeat(60_000).as_bytes()).is_err());
     }
 
@@ -355,6 +377,8 @@ mod tests {
             Just(ControlRequest::Kept),
             Just(ControlRequest::Watch),
             Just(ControlRequest::Reload),
+            any::<(Option<u64>, Option<u32>, Option<u32>)>()
+                .prop_map(|(ago_ms, pid, uid)| ControlRequest::History { ago_ms, pid, uid }),
             pids.clone().prop_map(|pids| ControlRequest::About { pids }),
             pids.clone().prop_map(|pids| ControlRequest::Explain { pids }),
             pids.prop_map(|pids| ControlRequest::Place { pids }),

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::history::message::HistoryStatus;
+
 /// The state of the daemon and its counters since startup.
 ///
 /// A field that the daemon does not send, because it has another version, has its default value.
@@ -51,6 +53,8 @@ pub struct Status {
     /// The counter `external_moves_found` by mover, in the order of first occurrence; `others` for all after
     /// the first 64. A systemd unit is given by name, another cgroup by path.
     pub external_movers: Vec<ExternalMover>,
+    /// The size and age of the history of evaluations.
+    pub history: HistoryStatus,
     /// The time from the kernel's event to the end of the move.
     pub latency: MoveLatency,
 }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
+use super::history::reader::HistoryReader;
 use super::protocol::{ActiveSources, ExplainContext, LastGoodFiles, ReloadReply};
 use super::status::{
     ActiveRule, ActiveRules, ActiveRulesStatus, ExternalMover, HierarchyStatus, KeptFile,
@@ -35,6 +36,7 @@ pub struct StatusSource {
     /// The reaction to external moves, and whether they are traced.
     external_moves: (ExternalMoves, bool),
     started: StartTime,
+    pub(super) history: Option<HistoryReader>,
 }
 
 /// Time of the start on both clocks: durations do not depend on changes of the wall clock.
@@ -71,7 +73,18 @@ impl StatusSource {
     ) -> Self {
         let unix_seconds = seconds(SystemTime::now());
         let started = StartTime { unix_seconds, since_boot: sys::since_boot() };
-        Self { metrics, cell, hierarchies, is_dry_run, external_moves, started }
+        Self { metrics, cell, hierarchies, is_dry_run, external_moves, started, history: None }
+    }
+
+    /// Returns the counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Adds the history of evaluations.
+    #[must_use]
+    pub fn with_history(self, history: Option<HistoryReader>) -> Self {
+        Self { history, ..self }
     }
 
     /// Returns the status without the data that only the hot thread has.
@@ -106,6 +119,7 @@ impl StatusSource {
             counters: counters(&self.metrics),
             refusals: refusals(&self.metrics.refusals),
             external_movers: Vec::new(),
+            history: self.history.as_ref().map(HistoryReader::status).unwrap_or_default(),
             latency: latency(&self.metrics.latency),
         }
     }

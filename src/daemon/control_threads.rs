@@ -8,6 +8,7 @@ use super::{ControlPath, DaemonError, DaemonOptions};
 use crate::config::daemon_toml::Settings;
 use crate::control::cgred::CgredServer;
 use crate::control::channel::exchange;
+use crate::control::history;
 use crate::control::server::{BoundServer, ControlServer};
 use crate::control::socket::SocketAddress;
 use crate::control::status_source::StatusSource;
@@ -33,7 +34,14 @@ impl ControlThreads {
         engine: &mut Engine<Linux>,
     ) -> Result<Self, DaemonError> {
         let path = settings.metrics_textfile.clone().filter(|_| !invocation.dry_run);
-        let overview = overview.clone();
+        // Without the socket no client can read it.
+        let size = settings.history_size as usize;
+        let history = (socket.is_some() && size > 0).then(|| {
+            let (recorder, reader) = history::open(size, Arc::clone(overview.metrics()));
+            engine.record(recorder);
+            reader
+        });
+        let overview = overview.clone().with_history(history);
         Ok(Self {
             _server: socket.map(|socket| serve(socket, &overview, engine)).transpose()?,
             textfile: textfile(path, &overview).map_err(DaemonError::run("metrics_textfile"))?,

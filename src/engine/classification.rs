@@ -132,7 +132,7 @@ impl<K: Kernel> Engine<K> {
         handle: &ProcessHandle,
         exe: KnownExe<'_>,
     ) -> Option<EvaluationResult> {
-        self.last_decision.uid = Some(handle.uid);
+        self.last_decision.ids = Some((handle.uid, handle.gid));
         let needed = self.note_program(evaluation, handle, exe);
         if needed.is_some() {
             return needed;

@@ -1,5 +1,5 @@
-//! Requests of control socket clients, served between evaluations, and the decision records sent to
-//! them. It must not delay evaluations: each call handles one request.
+//! Requests of control socket clients, served between evaluations. It must not delay evaluations:
+//! each call handles one request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,20 +14,9 @@ use crate::control::move_history::MoveHistory;
 use crate::control::protocol::{HistoryEntry, ProcessReport};
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
-use crate::event::{Cause, Nanos, Pid, Uid};
-use crate::kernel::process::ProcessHandle;
-use crate::placement::KnownExe;
-use crate::rules::{Action, Rule, RuleId};
+use crate::event::{Cause, Nanos, Pid};
+use crate::rules::{Action, Rule};
 use crate::tracking::queue::EvaluationRequest;
-
-/// Details of the last evaluation that its outcome does not contain.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LastDecision {
-    pub(super) uid: Option<Uid>,
-    pub(super) rule: Option<RuleId>,
-    /// Link to the executable, recorded only while a client watches.
-    pub(super) exe: Option<Box<[u8]>>,
-}
 
 /// Rule of an evaluation, for a client.
 #[derive(Debug)]
@@ -58,7 +47,7 @@ struct ProcessesRequest {
 pub(super) struct PendingCommands {
     pub(super) side: Option<EngineChannel>,
     memory: FailureHistory,
-    moves: MoveHistory,
+    pub(super) moves: MoveHistory,
     placing: Option<ProcessesRequest>,
     /// Requests for reports, served in turn.
     reports: VecDeque<ProcessesRequest>,
@@ -305,37 +294,7 @@ impl<K: Kernel> Engine<K> {
         (Some(rule), is_placed.then(|| self.placer.path().into()))
     }
 
-    /// Records the executable of the evaluated process while a client watches.
-    pub(super) fn note_exe(&mut self, exe: KnownExe<'_>) {
-        if self.is_watched() {
-            self.last_decision.exe = exe.seen().map(|seen| Box::from(seen.raw));
-        }
-    }
-
-    /// Records the failures of an evaluation, and reports it to watching clients.
-    pub(super) fn account(
-        &mut self,
-        evaluation: EvaluationRequest,
-        handle: Option<&ProcessHandle>,
-        outcome: Placement,
-        now: Nanos,
-    ) {
-        if let (Placement::Placed, Some(handle)) = (outcome, handle) {
-            let identity = self.kernel.identity_of(evaluation.pid, handle).unwrap_or(0);
-            self.commands.moves.remember(evaluation.pid, identity, now);
-        }
-        if self.placer.has_failures() {
-            self.remember(evaluation, now);
-        }
-        self.count_rules(evaluation, outcome);
-        if self.is_watched() {
-            self.tell_watchers(evaluation, outcome, now);
-        }
-        self.observed.clear();
-        self.last_decision = LastDecision::default();
-    }
-
-    fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {
+    pub(super) fn remember(&mut self, evaluation: EvaluationRequest, at: Nanos) {
         let rule = self.last_decision.rule.and_then(|id| self.policy.matcher.rule(id));
         let rule = rule.map_or_else(|| Arc::from(""), |rule| Arc::clone(&rule.name));
         let failures = self.placer.take_failures();

@@ -29,7 +29,7 @@ mod ancestry;
 mod classification;
 mod commands;
 mod completion;
-mod decision_records;
+mod decision_record;
 mod evaluated_process;
 mod evaluation;
 mod executables;
@@ -48,6 +48,7 @@ mod name_lookups;
 pub mod placer;
 mod rechecks;
 mod rescan;
+mod rule_counts;
 pub mod sticky;
 mod threads;
 mod turn;
@@ -60,6 +61,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::config::daemon_toml::ExternalMoves;
+use crate::control::history::recorder::HistoryRecorder;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placer;
 use crate::engine::sticky::PinTable;
@@ -70,7 +72,8 @@ use crate::rules::RuleId;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::queue::EvaluationRequest;
 use ancestry::AncestryTable;
-use commands::{LastDecision, PendingCommands};
+use commands::PendingCommands;
+use decision_record::LastDecision;
 use evaluation::OpenEvaluation;
 use executables::Executables;
 use intake::EventIntake;
@@ -126,6 +129,8 @@ pub struct Engine<K> {
     last_decision: LastDecision,
     /// Rules that observe and would have matched in the last evaluation. Kept for its capacity.
     observed: Vec<RuleId>,
+    /// History of all evaluations, if it is enabled.
+    history: Option<HistoryRecorder>,
     /// Time at which the current stage of evaluations began or resumed after a read. Its processes
     /// are opened later than this.
     stage_began: Nanos,
@@ -178,6 +183,7 @@ impl<K: Kernel> Engine<K> {
             commands: PendingCommands::default(),
             last_decision: LastDecision::default(),
             observed: Vec::new(),
+            history: None,
             stage_began: Nanos(0),
             progress: None,
             open: None,

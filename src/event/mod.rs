@@ -135,6 +135,19 @@ impl Cause {
     /// Besides [`Self::FORK`]: it was born in another cgroup than that of its creator, some time ago.
     pub const ELSEWHERE: Self = Self(1024);
 
+    /// Number of bits of a set.
+    pub const BITS: u32 = 11;
+
+    /// Returns the set as a number below 2^[`Self::BITS`].
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Returns the set with these bits; those beyond [`Self::BITS`] are ignored.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits & ((1 << Self::BITS) - 1))
+    }
+
     /// Returns the union of both sets, in const context.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -161,7 +174,7 @@ impl BitOr for Cause {
 impl fmt::Display for Cause {
     /// Writes the names of the causes, as `setuid+exec`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Cause, &str); 11] = [
+        const NAMES: [(Cause, &str); Cause::BITS as usize] = [
             (Cause::GID, "setgid"),
             (Cause::UID, "setuid"),
             (Cause::EXEC, "exec"),

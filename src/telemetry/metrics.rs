@@ -152,6 +152,10 @@ counters! {
     reloads,
     /// Policies activated with a file kept at its last valid version because of new errors.
     refused_reloads,
+    /// Evaluations in the history that later ones have overwritten.
+    history_overwritten,
+    /// Programs and rules of which the history has only the first 320 bytes of a text.
+    history_truncated,
     /// Log records dropped because the log could not keep up, or could not be written.
     dropped_log_records,
     /// Log records suppressed by the limit on repetitions.
@@ -171,6 +175,11 @@ impl Counter {
     /// Adds `by` to the counter, without ordering guarantees.
     pub fn add(&self, by: u64) {
         self.0.fetch_add(by, Relaxed);
+    }
+
+    /// Sets a counter that has a single writer, which costs less than [`Self::add`].
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
     }
 
     /// Returns the current value of the counter.

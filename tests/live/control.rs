@@ -1,7 +1,7 @@
 //! Tests the control socket and the commands of `cgrulectl` that use it.
 
 mod abuse;
-mod ctl;
+pub(super) mod ctl;
 mod ill;
 mod observe;
 
@@ -28,7 +28,7 @@ pub(super) const SOCKET: &str = "/run/cgruled-live/control/control.sock";
 const RULES: &str = "[[rule]]\nname = \"people\"\nuser = \"cgt-alice\"\ncgroup = \"there\"\n";
 const BROKEN: &str = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"new\"\nnonsense = [\n";
 
-fn served_with(config: &str) -> Option<(Live, Daemon)> {
+pub(super) fn served_with(config: &str) -> Option<(Live, Daemon)> {
     let live = Live::require()?;
     let settings = Settings { config, arguments: &["--control", SOCKET] };
     let daemon = live.daemon_with(RULES, &settings);
@@ -39,7 +39,7 @@ pub(super) fn served() -> Option<(Live, Daemon)> {
     served_with("")
 }
 
-fn become_alice() -> String {
+pub(super) fn become_alice() -> String {
     format!("uid {ALICE} {ALICE}")
 }
 
@@ -55,7 +55,7 @@ fn try_status() -> Option<Status> {
     }
 }
 
-fn status() -> Status {
+pub(super) fn status() -> Status {
     client::ask(path(), &ControlRequest::Status).unwrap().expect("a daemon").only().unwrap()
 }
 
@@ -66,7 +66,8 @@ fn commands_without_a_daemon_say_so_and_end_with_69() {
     drop(UnixListener::bind(&stale).unwrap());
     for socket in [directory.path().join("none.sock"), stale] {
         let socket = socket.to_str().unwrap();
-        for line in ["status", "status --json", "watch", "metrics", "reload", "place 1"] {
+        for line in ["status", "status --json", "watch", "history", "metrics", "reload", "place 1"]
+        {
             let Said { code, out, err } = cgrulectl(&format!("{line} --socket {socket}"));
             assert_eq!((code, out.as_str()), (69, ""), "{line}: {err}");
             assert!(err.contains(socket) && err.contains("no daemon answers"), "{line}: {err}");
@@ -117,6 +118,7 @@ fn root_may_change_and_readers_may_query() {
     assert_eq!(stranger.code, 1, "{stranger:?}");
     assert!(stranger.err.contains("permission denied"), "{stranger:?}");
     assert!(ask("status", READERS).ok().contains("Events"));
+    assert!(ask("history --all", READERS).out.contains("(scan, "));
     let actor = live.hold(&become_alice());
     for line in ["reload".to_owned(), format!("place {}", actor.subject)] {
         let said = ask(&line, READERS);
@@ -125,8 +127,11 @@ fn root_may_change_and_readers_may_query() {
     }
     // A mode that lets every user connect does not authorize every user.
     fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o666)).unwrap();
-    let said = ask("status", BOB);
-    assert!(said.code == 1 && said.err.contains("only root and members"), "{said:?}");
+    for line in ["status", "history --all"] {
+        let said = ask(line, BOB);
+        assert!(said.code == 1 && said.out.is_empty(), "{said:?}");
+        assert!(said.err.contains("only root and members"), "{said:?}");
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod groups;
 mod hang;
 mod hierarchy;
 mod histories;
+mod history;
 mod host_failures;
 mod identity;
 mod kernel;

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 
 use crate::cli::format::{counted, date, grouped, microseconds, span};
 use crate::config::escape::Escaped;
+use crate::control::history::message::HistoryStatus;
 use crate::control::status::{HierarchyStatus, MoveLatency, Status};
 
 /// Columns of the longest bar, and of a bar with its number.
@@ -75,6 +76,7 @@ fn write_all(status: &Status, style: PageOptions, out: &mut String) -> fmt::Resu
     external_moves(status, style, out)?;
     left_alone(status, style, out)?;
     failures(status, style, out)?;
+    history(&status.history, style, out)?;
     latency(&status.latency, style, out)
 }
 
@@ -267,6 +269,15 @@ fn failures(status: &Status, style: PageOptions, out: &mut String) -> fmt::Resul
     Ok(())
 }
 
+/// Writes how much of the past the history contains. The answer of an older daemon has none.
+fn history(history: &HistoryStatus, style: PageOptions, out: &mut String) -> fmt::Result {
+    let Some(oldest) = history.oldest_ms else { return Ok(()) };
+    let kept = counted(history.kept, "evaluation", "evaluations");
+    let lost = grouped(history.overwritten);
+    let since = date(oldest / 1000);
+    row(style, out, "History", &format!("{kept} since {since}, {lost} overwritten"))
+}
+
 fn latency(latency: &MoveLatency, style: PageOptions, out: &mut String) -> fmt::Result {
     if latency.count == 0 {
         return row(style, out, "Latency", "no move after an event yet");
@@ -381,6 +392,12 @@ mod tests {
             external_moves: "revert".into(),
             external_moves_by: "trace".into(),
             external_movers: vec![ExternalMover { name: "user@1000.service".into(), count: 2 }],
+            history: HistoryStatus {
+                capacity: 196_608,
+                kept: 96_000,
+                overwritten: 3_000,
+                oldest_ms: Some(1_795_528_531_000),
+            },
             latency: MoveLatency {
                 count: 4_321,
                 p50_us: 112,
@@ -422,6 +439,7 @@ Not moved   12,345 in place, 80,000 without a matching rule, 7 ignored by rule,
 Failures    3 refused, 2 external moves, 1 not reverted, 0 log lines dropped
             3 refused: Device or resource busy (EBUSY)
             2 moved to user@1000.service
+History     96,000 evaluations since 2026-11-24 13:55:31 UTC, 3,000 overwritten
 Latency     p50 112 us, p90 240 us, p99 1.2 ms, max 10.1 ms of 4,321 moves
       <= 64 us  ####### 400
      <= 128 us  ############################################## 2,600

@@ -50,7 +50,7 @@ pub struct SettingChanges {
 }
 
 /// All settings. The key `version` has a single valid value.
-pub const ROWS: [SettingRow; 14] = [
+pub const ROWS: [SettingRow; 15] = [
     SettingRow {
         key: "root",
         effect: Effect::Restart,
@@ -119,6 +119,12 @@ pub const ROWS: [SettingRow; 14] = [
         effect: Effect::Reload,
         text: |settings| settings.strict_tests.to_string(),
         copy: |to, from| to.strict_tests = from.strict_tests,
+    },
+    SettingRow {
+        key: "history.size",
+        effect: Effect::Restart,
+        text: |settings| settings.history_size.to_string(),
+        copy: |to, from| to.history_size = from.history_size,
     },
     SettingRow {
         key: "log.level",
@@ -192,7 +198,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::daemon_toml::{KEYS, LOG_KEYS, parse};
+    use crate::config::daemon_toml::{HISTORY_KEYS, KEYS, LOG_KEYS, parse};
 
     fn settings(text: &str) -> Settings {
         let (settings, wrong) = parse(&Arc::from(Path::new("/c.toml")), text);
@@ -203,9 +209,10 @@ mod tests {
     /// A new key must state when it takes effect.
     #[test]
     fn every_key_has_a_row() {
-        let plain = KEYS.iter().filter(|key| !["version", "log"].contains(key));
+        let plain = KEYS.iter().filter(|key| !["version", "log", "history"].contains(key));
         let mut keys: Vec<String> = plain.map(|key| (*key).to_owned()).collect();
         keys.extend(LOG_KEYS.iter().map(|key| format!("log.{key}")));
+        keys.extend(HISTORY_KEYS.iter().map(|key| format!("history.{key}")));
         keys.sort();
         let mut rows: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
         rows.sort_unstable();
@@ -219,7 +226,7 @@ mod tests {
             "root = \"/a\"\nlegacy_root = \"pool\"\nfast_moves = \"off\"\nscheduling = \"normal\"\nrecheck = \"5s\"\n\
              external_moves = \"report\"\nreceive_buffer = \"8M\"\nstats_every = \"5m\"\n\
              control_socket = \"off\"\nmetrics_textfile = \"/a.prom\"\nstrict_tests = true\n\
-             log = { level = \"debug\", file = \"/a.log\" }\n",
+             log = { level = \"debug\", file = \"/a.log\" }\nhistory.size = \"1M\"\n",
         );
         let mut running = Settings::default();
         let changes = running.take_changes(&other);

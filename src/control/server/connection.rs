@@ -14,6 +14,8 @@ use serde::Serialize;
 use super::{ControlService, MOST};
 use crate::control::channel::EngineCommand::{About, Place, Reload, Takers, Watch};
 use crate::control::channel::{self, MOST_WATCHING};
+use crate::control::history::message::{DISABLED, HistoryMessage};
+use crate::control::history::reader::HistoryFilter;
 use crate::control::protocol::{
     ControlRequest, ProcessReport, READERS, RequestError, RequestReader, WatchMessage, line,
 };
@@ -106,6 +108,9 @@ impl Connection {
             ControlRequest::Rules => self.tell(&overview.rules()),
             ControlRequest::Kept => self.tell(&overview.kept()),
             ControlRequest::Watch => self.watch(service),
+            ControlRequest::History { ago_ms, pid, uid } => {
+                self.history(service, HistoryFilter { ago_ms, pid, uid })
+            }
             ControlRequest::Status => match channel.ask(SHORT_COMMAND_TIMEOUT, Takers)? {
                 Some(takers) => self.tell(&overview.status_with(takers)),
                 None => self.tell(&overview.status_stalled()),
@@ -159,6 +164,18 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends the recorded evaluations that meet `filter`, without the hot thread.
+    fn history(&self, service: &ControlService, filter: HistoryFilter) -> io::Result<()> {
+        let Some(history) = &service.overview.history else { return self.refuse(DISABLED) };
+        let mut found = history.find(filter);
+        self.tell(&HistoryMessage::Begin(history.status()))?;
+        while let Some(part) = found.next_part() {
+            let lines = part.into_iter().map(|one| HistoryMessage::Evaluation(Box::new(one)));
+            self.send(&lines.flat_map(|message| line(&message)).collect::<Vec<u8>>())?;
+        }
+        self.tell(&HistoryMessage::End { lost: found.lost() })
     }
 
     /// Sends an error as the reply.
@@ -320,6 +337,8 @@ mod tests {
         let [root, reader, other] = [(0, true), (7, true), (7, false)]
             .map(|(uid, is_reader)| Peer { uid: Uid(uid), is_reader });
         let place = ControlRequest::Place { pids: vec![1] };
+        let history = ControlRequest::History { ago_ms: None, pid: None, uid: Some(7) };
+        assert!(reader.refusal(&history).is_none() && other.refusal(&history).is_some());
         assert!(root.refusal(&place).is_none() && root.refusal(&ControlRequest::Status).is_none());
         assert!(
             reader.refusal(&place).is_some() && reader.refusal(&ControlRequest::Watch).is_none()

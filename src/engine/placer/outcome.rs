@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use crate::cgroup::tree::{CgroupError, CgroupOperation};
+use crate::control::outcome::EvaluationOutcome;
 use crate::policy::observer::{DecisionResult, PlacementError};
 use crate::rules::RuleId;
 
@@ -49,27 +50,32 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// Returns the outcome as clients see it.
+    pub(crate) const fn of_evaluation(self) -> EvaluationOutcome {
+        match self {
+            Self::Gone => EvaluationOutcome::Gone,
+            Self::NoRule => EvaluationOutcome::NoRule,
+            Self::Ignored => EvaluationOutcome::Ignored,
+            Self::Inapplicable => EvaluationOutcome::Inapplicable,
+            Self::Protected => EvaluationOutcome::Protected,
+            Self::Sticky => EvaluationOutcome::Sticky,
+            Self::InPlace => EvaluationOutcome::InPlace,
+            Self::Placed => EvaluationOutcome::Placed,
+            Self::WouldPlace => EvaluationOutcome::WouldPlace,
+            Self::Refused => EvaluationOutcome::Refused,
+            Self::Waiting => EvaluationOutcome::Waiting,
+            Self::Replaced => EvaluationOutcome::Reused,
+            Self::GivenUp => EvaluationOutcome::Abandoned,
+            Self::InUnit => EvaluationOutcome::InUnit,
+            Self::InContainer => EvaluationOutcome::InContainer,
+            Self::OthersJob => EvaluationOutcome::OthersJob,
+            Self::InSlice => EvaluationOutcome::InSlice,
+        }
+    }
+
     /// Returns the name of the outcome in the control protocol.
     pub const fn word(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::NoRule => "no-rule",
-            Self::Ignored => "ignored",
-            Self::Inapplicable => "inapplicable",
-            Self::Protected => "protected",
-            Self::Sticky => "sticky",
-            Self::InPlace => "in-place",
-            Self::Placed => "placed",
-            Self::WouldPlace => "would-place",
-            Self::Refused => "refused",
-            Self::Waiting => "waiting",
-            Self::Replaced => "reused",
-            Self::GivenUp => "abandoned",
-            Self::InUnit => "in-unit",
-            Self::InContainer => "in-container",
-            Self::OthersJob => "others-job",
-            Self::InSlice => "in-slice",
-        }
+        self.of_evaluation().word()
     }
 
     /// Converts the outcome for an observer; `None` while the evaluation is incomplete. `obstacle`

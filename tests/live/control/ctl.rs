@@ -10,14 +10,14 @@ use crate::harness::{PATIENCE, eventually};
 
 /// Output and exit code of a command.
 #[derive(Debug)]
-pub(super) struct Said {
-    pub(super) code: i32,
-    pub(super) out: String,
-    pub(super) err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
-    pub(super) fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let code = output.status.code().expect("it was killed");
@@ -25,25 +25,25 @@ impl Said {
     }
 
     /// Returns standard output; asserts that the command succeeded without a diagnostic.
-    pub(super) fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert!(self.code == 0 && self.err.is_empty(), "{self:?}");
         self.out
     }
 }
 
 /// Runs the tool on the daemon of the test. The arguments are separated by blanks.
-pub(super) fn ctl(line: &str) -> Said {
+pub(crate) fn ctl(line: &str) -> Said {
     Said::of(&mut command(Path::new(env!("CARGO_BIN_EXE_cgrulectl")), line))
 }
 
-pub(super) fn command(program: &Path, line: &str) -> Command {
+pub(crate) fn command(program: &Path, line: &str) -> Command {
     let mut command = Command::new(program);
     command.args(line.split_whitespace()).args(["--socket", SOCKET]);
     command
 }
 
 /// Runs the tool with these arguments only.
-pub(super) fn cgrulectl(line: &str) -> Said {
+pub(crate) fn cgrulectl(line: &str) -> Said {
     Said::of(Command::new(env!("CARGO_BIN_EXE_cgrulectl")).args(line.split_whitespace()))
 }
 

@@ -1,0 +1,77 @@
+//! Tests `cgrulectl history`: decisions about processes that have exited, and who may read them.
+
+use cgruled::control::history::message::RecordedEvaluation;
+
+use crate::control::ctl::ctl;
+use crate::control::{become_alice, served, served_with, status};
+use crate::harness::user::{ALICE, BOB};
+use crate::harness::{PATIENCE, census, eventually};
+
+fn recorded(line: &str) -> Vec<RecordedEvaluation> {
+    let said = ctl(&format!("history --json {line}"));
+    assert_eq!(said.code, 0, "{said:?}");
+    said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn processes_that_have_exited_are_found_by_pid_and_user() {
+    let Some((live, _daemon)) = served() else { return };
+    let mut actor = live.actor(&format!("{} say secret4711 hold", become_alice()));
+    actor.subject = actor.said("secret4711");
+    live.expect(&actor, "there");
+    let pid = actor.subject;
+    let other = live.hold(&format!("uid {BOB} {BOB}"));
+    live.fence();
+    drop(actor);
+    assert!(eventually(PATIENCE, || census::of(ALICE).is_empty()));
+    let text = ctl(&format!("history --pid {pid}")).ok();
+    let line = format!(" placed    {pid} cgt-alice -> there by 'people' (");
+    assert!(text.lines().any(|own| own.contains(&line)), "{text}");
+    for filter in ["--user cgt-alice", "--user 61701 --since 10m --rule people"] {
+        let found = recorded(filter);
+        assert!(found.iter().all(|own| own.uid == Some(ALICE)), "{found:?}");
+        let placed = found.iter().find(|own| own.pid == pid && own.outcome == "placed").unwrap();
+        assert_eq!((placed.gid, &placed.cgroups[..]), (Some(0), &["there".to_owned()][..]));
+        assert!(placed.file.as_ref().unwrap().ends_with("50-test.toml"), "{placed:?}");
+    }
+    let without_rule = recorded(&format!("--all --pid {}", other.subject));
+    assert!(without_rule.iter().any(|own| own.outcome == "no-rule" && own.uid == Some(BOB)));
+    assert!(recorded("--user cgt-bob").is_empty(), "decisions without a rule need --all");
+    let all = ctl("history --all --json").out;
+    assert!(all.contains(&format!("\"pid\":{pid},")) && !all.contains("secret"), "{all}");
+    let history = status().history;
+    assert_eq!((history.capacity, history.overwritten), (196_608, 0));
+    assert!(history.kept > 0 && ctl("status").ok().contains("\nHistory  "));
+}
+
+/// Checks arguments that the daemon reads, because a rule tests them.
+#[test]
+fn arguments_are_not_recorded() {
+    let Some((live, _daemon)) = served() else { return };
+    let program = live.program("bin/tool");
+    live.write_rules(&format!(
+        "[[rule]]\nname = \"people\"\nuser = \"cgt-alice\"\nexe = \"{program}\"\n\
+         argument = \"secret*\"\ncgroup = \"there\"\n"
+    ));
+    ctl("reload").ok();
+    let steps = format!("{} exec {program} tool secret4711 hold", become_alice());
+    let actor = live.actor(&steps.replace("secret4711", "say secret4711"));
+    assert!(eventually(PATIENCE, || !census::of(ALICE).is_empty()));
+    live.fence();
+    let found = || recorded("--user cgt-alice --rule people");
+    assert!(eventually(PATIENCE, || found().iter().any(|own| own.outcome == "placed")));
+    drop(actor);
+    let placed = found().into_iter().find(|own| own.outcome == "placed").unwrap();
+    assert_eq!(placed.exe.as_deref(), Some(&*program));
+    assert!(placed.exe_on_host && placed.cause.contains("exec"), "{placed:?}");
+    assert!(!ctl("history --all --json").out.contains("secret"));
+}
+
+#[test]
+fn a_disabled_history_is_said() {
+    let Some((_live, _daemon)) = served_with("history.size = 0\n") else { return };
+    let said = ctl("history");
+    assert!(said.code == 1 && said.err.contains("history.size"), "{said:?}");
+    assert_eq!(status().history.capacity, 0);
+    assert!(!ctl("status").ok().contains("History"));
+}
