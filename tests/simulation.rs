@@ -28,6 +28,8 @@ mod journal;
 mod machine;
 #[path = "../benches/simulation/oracle.rs"]
 mod oracle;
+#[path = "../benches/simulation/plans.rs"]
+mod plans;
 #[path = "../benches/simulation/process.rs"]
 mod process;
 #[path = "../benches/simulation/programs.rs"]

@@ -18,6 +18,7 @@ use cgruled::kernel::moves::TracedMove;
 use cgruled::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use cgruled::kernel::user_manager::{LookupReply, ManagerProcesses};
 use cgruled::policy::Policy;
+use cgruled::policy::planned::PlanRequest;
 use cgruled::policy::worker::WorkerReply;
 use cgruled::rules::container::ContainerKey;
 use nix::errno::Errno;
@@ -524,13 +525,14 @@ impl Kernel for SimKernel {
         self.group_owner(hierarchy, path).is_some_and(|owner| owner != Uid(0))
     }
 
-    fn is_alone(&self, path: &str, pid: Pid) -> bool {
+    fn is_alone(&self, path: &str, pid: Pid, leaves: impl Fn(Pid) -> bool) -> bool {
         let machine = self.call(5_000);
         let Some(group) = machine.cgroups.find(0, path) else { return false };
         let is_in = |one: &u32| {
             machine.find(*one).is_some_and(|one| one.groups[0] == group && !one.is_zombie)
         };
-        machine.pids.iter().filter(|one| is_in(one)).eq([&pid.get()])
+        let leaves = |one: &u32| Pid::new(*one).is_some_and(&leaves);
+        machine.pids.iter().filter(|one| is_in(one) && !leaves(one)).eq([&pid.get()])
     }
 
     fn replies(&mut self) -> Vec<WorkerReply> {
@@ -542,6 +544,10 @@ impl Kernel for SimKernel {
 
     fn reload(&mut self) {
         self.call(1_000).services.tasks.push_back(Task::Reload);
+    }
+
+    fn plan(&mut self, request: PlanRequest) {
+        self.call(1_000).services.tasks.push_back(Task::Plan(request.number));
     }
 
     fn identify(&mut self, policy: &Policy, uid: Uid) {

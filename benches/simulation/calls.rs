@@ -52,10 +52,7 @@ impl Machine {
         let named_parent = if how.keeps_parent { process.parent } else { creator };
         self.note_birth(&process, child, ids, how);
         let new = self.new_process(child, named_parent, process.program, ids);
-        let mut groups = process.groups;
-        if let Some(into) = how.into {
-            groups[0] = into;
-        }
+        let groups = how.into.map_or(process.groups, |into| [into, process.groups[1]]);
         let mut excuses = process.excuses;
         excuses.is_refusal_own = false;
         // Without a trace, an event of its creator can replace the recheck that would find both.

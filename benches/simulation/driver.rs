@@ -6,16 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cgruled::config::daemon_toml::ExternalMoves;
+use cgruled::control::plan::PlanReply;
 use cgruled::engine::kernel::Kernel;
 use cgruled::engine::{Engine, EngineOptions, TurnResult};
 use cgruled::kernel::container::Containment;
 use cgruled::kernel::program::{ExeRead, ReadRequest};
+use cgruled::policy::planned::PlanSources;
 use cgruled::telemetry::metrics::Metrics;
 use nix::errno::Errno;
 
 use super::boundary::{Killed, SimKernel};
 use super::machine::{Machine, Request};
+use super::plans::{EVERY, PlanCheck};
 use super::programs::PROGRAMS;
+use super::rules;
 use super::services::{BlockedRead, Services};
 use super::situations::Situation;
 use super::tally::Tally;
@@ -41,6 +45,8 @@ struct Daemon {
     clocks_due: u64,
     /// Start of the rest, its end, and the turns since.
     rest: Option<(u64, u64, u32)>,
+    /// The plan of this rest.
+    plan: Option<PlanCheck>,
 }
 
 /// Runs a history to its end, or to the first violation.
@@ -145,7 +151,7 @@ impl Daemon {
             is_dry_run: false,
         };
         let engine = Engine::new(kernel, policy, Arc::clone(&metrics), options);
-        Self { machine: Rc::clone(machine), engine, metrics, clocks_due: 0, rest: None }
+        Self { machine: Rc::clone(machine), engine, metrics, clocks_due: 0, rest: None, plan: None }
     }
 
     fn turn(&mut self) -> TurnResult {
@@ -250,12 +256,54 @@ impl Daemon {
             let text: String = text.collect();
             machine.journal.note(now, || format!("counters:{text}"));
         }
+        let is_over = machine.violation.is_some();
+        drop(machine);
+        if !is_over && self.check_plan(now) {
+            return false;
+        }
+        let mut machine = self.machine.borrow_mut();
         machine.rests += 1;
         machine.is_silent = false;
         machine.stalled = 0;
         machine.wants_rest = false;
         self.rest = None;
         machine.violation.is_some() || machine.next.is_none()
+    }
+
+    /// Continues the check of a plan. Returns whether the rest goes on for it.
+    fn check_plan(&mut self, now: u64) -> bool {
+        match self.plan.take() {
+            None => {
+                let mut machine = self.machine.borrow_mut();
+                if machine.rests % EVERY != 0 {
+                    return false;
+                }
+                machine.files = rules::chosen((machine.rests / EVERY * 7919) as u16);
+                drop(machine);
+                let (reply, received) = crossbeam_channel::bounded(1);
+                self.engine.expect_other_work();
+                self.engine.plan(PlanSources::default(), reply);
+                self.plan = Some(PlanCheck::Requested(received));
+            }
+            Some(PlanCheck::Requested(received)) => {
+                let Ok(PlanReply::Plan(plan)) = received.try_recv() else {
+                    self.machine.borrow_mut().violate("no plan".to_owned());
+                    return false;
+                };
+                let expected = self.machine.borrow().expected_by(&plan);
+                self.plan = Some(PlanCheck::Reloading(expected));
+                self.engine.expect_other_work();
+                self.engine.reload();
+            }
+            Some(PlanCheck::Reloading(expected)) => {
+                self.machine.borrow_mut().check_plan(expected);
+                return false;
+            }
+        }
+        // A plan waits for five seconds at a time, and a read that blocked makes a user slow.
+        let slow = self.machine.borrow().blocked_at + SLOW_NS;
+        self.rest = Some((now, slow.max(now + REST_NS) + 4 * REST_NS, 0));
+        true
     }
 
     /// Serves what ended the wait, other than events and the timer.

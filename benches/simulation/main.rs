@@ -26,6 +26,7 @@ mod history;
 mod journal;
 mod machine;
 mod oracle;
+mod plans;
 mod process;
 mod programs;
 mod replies;

@@ -1,9 +1,11 @@
 //! The replies of the helper threads of the daemon. They come late, wrong or never.
 
+use cgruled::config::daemon_toml::changes::SettingChanges;
 use cgruled::event::{Gid, Nanos, Pid, Uid};
 use cgruled::kernel::exe_pool::Examination;
 use cgruled::kernel::program::{Arguments, Examined, Program};
 use cgruled::policy::User;
+use cgruled::policy::planned::PlannedPolicy;
 use cgruled::policy::worker::WorkerReply;
 use cgruled::rules::names::UserIdentity;
 
@@ -39,7 +41,7 @@ impl Machine {
         let ready: Vec<(usize, u32)> = (0..self.services.tasks.len())
             .filter_map(|index| match &self.services.tasks[index] {
                 Task::Examine { examination, .. } => Some((index, examination.pid.get())),
-                Task::Reload | Task::Provoke => None,
+                Task::Reload | Task::Plan(_) | Task::Provoke => None,
             })
             .filter(|&(_, pid)| self.find(pid).is_some_and(Process::can_act))
             .collect();
@@ -95,6 +97,16 @@ impl Machine {
                 self.built += 1;
                 let policy = self.build_policy(self.built);
                 self.services.replies.push(WorkerReply::Policy(policy));
+            }
+            Some(Task::Plan(number)) => {
+                self.built += 1;
+                let policy = self.build_policy(self.built);
+                self.services.plan_users =
+                    policy.users.values().map(|user| user.identity.clone()).collect();
+                let policy = Some(policy);
+                let (diagnostics, settings) = (Vec::new(), SettingChanges::default());
+                let planned = PlannedPolicy { number, policy, diagnostics, settings };
+                self.services.replies.push(WorkerReply::Planned(Box::new(planned)));
             }
             Some(Task::Provoke) => self.run_test_process(),
             Some(Task::Examine { examination, at, .. }) => {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use cgruled::kernel::exe_pool::Examination;
 use cgruled::policy::worker::WorkerReply;
+use cgruled::rules::names::UserIdentity;
 
 /// What is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,13 @@ pub(crate) struct BlockedRead {
 #[derive(Debug)]
 pub(crate) enum Task {
     Reload,
-    Examine { user: u32, examination: Examination, at: u64 },
+    /// The policy of the plan with this number.
+    Plan(u64),
+    Examine {
+        user: u32,
+        examination: Examination,
+        at: u64,
+    },
     Provoke,
 }
 
@@ -48,6 +55,8 @@ pub(crate) struct Services {
     pub(crate) replies: Vec<WorkerReply>,
     /// Reads that block.
     pub(crate) blocked: Vec<BlockedRead>,
+    /// The users that the policy of the last plan knew at first.
+    pub(crate) plan_users: Vec<UserIdentity>,
 }
 
 impl Services {
@@ -74,7 +83,7 @@ impl Services {
         let pid = examination.pid;
         let is_place = |task: &&mut Task| match task {
             Task::Examine { user: own, examination, .. } => (*own, examination.pid) == (user, pid),
-            Task::Reload | Task::Provoke => false,
+            Task::Reload | Task::Plan(_) | Task::Provoke => false,
         };
         let task = Task::Examine { user, examination, at };
         match self.tasks.iter_mut().find(is_place) {

@@ -64,6 +64,7 @@ situations! {
     DestinationsChange "rules with other destinations",
     CutDrain "drain is cut short",
     KernelThread "kernel thread is evaluated",
+    PlannedMove "process is moved as a plan said",
     InUnit "process stays in its unit",
     TwoHierarchies "move in two hierarchies",
     BelowProgram "process below a program of root",

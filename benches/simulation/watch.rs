@@ -228,7 +228,9 @@ impl Machine {
 
     /// The daemon requests a lookup for this generation.
     pub(crate) fn ask(&mut self, key: Key, generation: u64) {
-        let set = self.active.set;
+        // A plan asks for its own rules.
+        let of_plan = self.policies.iter().find(|one| one.0 == generation).map(|one| one.1);
+        let set = of_plan.unwrap_or(self.active.set);
         self.journal.note(self.clock, || format!("    daemon asks for {key:?}"));
         self.services.ask(key, generation, set);
     }
@@ -265,7 +267,8 @@ impl Machine {
                     self.active.named_groups.push((gid.0, name));
                 }
             }
-            WorkerReply::Examined { .. }
+            WorkerReply::Planned(_)
+            | WorkerReply::Examined { .. }
             | WorkerReply::Container { .. }
             | WorkerReply::Readable(_)
             | WorkerReply::Manager(_) => {}

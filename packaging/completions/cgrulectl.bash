@@ -40,7 +40,7 @@ _cgrulectl() {
     _init_completion -s || return
     local command=${words[1]}
     if [[ $cword -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "check test explain list cat status watch history top metrics reload place run release doctor convert groups --help --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "check test explain list cat status watch history top metrics plan reload place run release doctor convert groups --help --version" -- "$cur"))
         return
     fi
     case $command in
@@ -374,6 +374,31 @@ _cgrulectl() {
         fi
         :
         ;;
+    plan)
+        case $prev in
+        --config)
+            _filedir
+            return
+            ;;
+        --rules)
+            _filedir -d
+            return
+            ;;
+        --root)
+            _filedir
+            return
+            ;;
+        --socket)
+            _filedir
+            return
+            ;;
+        esac
+        if [[ $cur == -* ]]; then
+            COMPREPLY=($(compgen -W "--all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            return
+        fi
+        _filedir
+        ;;
     reload)
         case $prev in
         --config)
@@ -394,7 +419,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--plan --yes --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         :

@@ -4,6 +4,7 @@
 //! Nothing is stored per rule. The configuration of a destination is looked up when one of its
 //! cgroups is opened, which takes a hundred times as long; an open cgroup costs nothing more.
 
+mod changes;
 mod destinations;
 mod permissions;
 mod resolve;
@@ -19,6 +20,7 @@ use super::settings::{self, SettingMessage, Write};
 use crate::config::diagnostic::TextPosition;
 use crate::event::Uid;
 use crate::rules::{Origin, PathBase, Target};
+pub use changes::{ConfigChange, ConfiguredKind, changes};
 use destinations::UsedDestinations;
 pub use permissions::{FileOwnership, GroupPermissions};
 pub use spec::{GroupSpec, GroupSpecs, SpecSetting, UnitSpec};
@@ -248,6 +250,11 @@ impl PathConfig {
     /// Checks whether no process may enter before a part of it is written.
     pub fn is_required(&self) -> bool {
         self.kits().any(|resolved| resolved.is_required)
+    }
+
+    /// Returns a required setting that this host does not support, so that no process can enter.
+    pub fn unmet(&self) -> Option<&str> {
+        self.kits().find_map(|resolved| resolved.unmet.as_deref())
     }
 
     /// Returns the levels up to the component number `depth` of a path with `components`

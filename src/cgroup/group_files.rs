@@ -32,17 +32,40 @@ pub(crate) fn id(directory: &Path) -> Option<u64> {
     fs::metadata(directory).ok().map(|metadata| metadata.ino())
 }
 
-/// Checks whether a cgroup contains this process and no other.
-pub(crate) fn has_only(directory: &Path, pid: Pid) -> bool {
+/// Checks whether a cgroup contains this process and, apart from those for which `leaves` returns true, no other.
+pub(crate) fn has_only(directory: &Path, pid: Pid, leaves: impl Fn(Pid) -> bool) -> bool {
     let mut start = [0; TWO];
-    let read =
-        File::open(directory.join("cgroup.procs")).and_then(|mut file| file.read(&mut start));
-    read.is_ok_and(|length| is_list_of(&start[..length], pid))
+    let Ok(mut file) = File::open(directory.join("cgroup.procs")) else { return false };
+    let Ok(length) = file.read(&mut start) else { return false };
+    let mut list = start[..length].to_vec();
+    // Usually another process stays, and the beginning of the list shows it.
+    if members(&list, pid, &leaves).has_others {
+        return false;
+    }
+    let found = file.read_to_end(&mut list).map(|_| members(&list, pid, &leaves));
+    found.is_ok_and(|found| found.has_process && !found.has_others)
 }
 
-/// Checks whether the beginning of a list of PIDs contains `pid` only.
-fn is_list_of(list: &[u8], pid: Pid) -> bool {
-    list.strip_suffix(b"\n").is_some_and(|list| list == pid.to_string().as_bytes())
+/// What a list of PIDs contains.
+struct Members {
+    has_process: bool,
+    /// Another one that does not leave.
+    has_others: bool,
+}
+
+/// Reads the complete lines of a list of PIDs.
+fn members(list: &[u8], pid: Pid, leaves: &impl Fn(Pid) -> bool) -> Members {
+    let mut found = Members { has_process: false, has_others: false };
+    let lines = list.split_inclusive(|&byte| byte == b'\n');
+    for line in lines.filter_map(|line| line.strip_suffix(b"\n")) {
+        let raw = std::str::from_utf8(line).ok().and_then(|line| line.parse().ok());
+        match raw.and_then(Pid::new) {
+            Some(one) if one == pid => found.has_process = true,
+            Some(one) if leaves(one) => {}
+            Some(_) | None => found.has_others = true,
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -51,10 +74,20 @@ mod tests {
 
     #[test]
     fn a_list_with_one_process_is_told_from_others() {
-        let pid = Pid::new(41).unwrap();
-        assert!(is_list_of(b"41\n", pid));
-        for list in [&b""[..], b"41\n42\n", b"4", b"411\n", b"40\n41\n", b"40\n"] {
-            assert!(!is_list_of(list, pid));
+        let directory = tempfile::tempdir().unwrap();
+        let has_only = |list: &str, leaving: &[u32]| {
+            fs::write(directory.path().join("cgroup.procs"), list).unwrap();
+            let leaves = |pid: Pid| leaving.contains(&pid.get());
+            has_only(directory.path(), Pid::new(41).unwrap(), leaves)
+        };
+        assert!(has_only("41\n", &[]));
+        for list in ["", "41\n42\n", "4", "411\n", "40\n41\n", "40\n"] {
+            assert!(!has_only(list, &[]), "{list:?}");
         }
+        let many: Vec<u32> = (1_000_000..1_000_100).collect();
+        let list: String = many.iter().map(|pid| format!("{pid}\n")).collect();
+        assert!(has_only(&format!("{list}41\n"), &many));
+        assert!(!has_only(&format!("{list}41\n"), &many[1..]));
+        assert!(!has_only(&format!("{list}41\n42\n"), &many) && !has_only(&list, &many));
     }
 }

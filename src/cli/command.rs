@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
-    cat, check, convert, doctor, explain, groups, history, list, metrics, place, release, reload,
-    run, status, test, top, watch,
+    cat, check, convert, doctor, explain, groups, history, list, metrics, place, plan, release,
+    reload, run, status, test, top, watch,
 };
 use crate::config::escape::Escaped;
 use crate::daemon::DaemonOptions;
@@ -32,10 +32,9 @@ Usage: cgrulectl COMMAND [OPTION]... (more: COMMAND --help, man cgrulectl)
 
 {subcommands}
 
-Example: cgrulectl explain $$    (show whether this shell is in its cgroup)
-
-Exit status: 0 success, 1 failure or problem found, 2 usage error, 65 invalid
-rules or settings, 69 no daemon; run returns its command's, or 125 to 127."
+Example: cgrulectl explain $$   shows whether this shell is in its cgroup
+Exit status: 0 success, 1 failure or problem found, 2 usage error, 3 changes in
+a plan, 65 invalid rules or settings, 69 no daemon; run: its command's, 125-127."
 )]
 pub(super) struct CommandLine {
     #[command(subcommand)]
@@ -55,6 +54,7 @@ pub(super) enum CtlCommand {
     History(history::HistoryArgs),
     Top(top::TopArgs),
     Metrics(metrics::MetricsArgs),
+    Plan(plan::PlanArgs),
     Reload(reload::ReloadArgs),
     Place(place::PlaceArgs),
     Run(run::RunArgs),
@@ -78,6 +78,7 @@ impl CtlCommand {
             Self::History(given) => history::run(given, out),
             Self::Top(given) => top::run(given, out),
             Self::Metrics(given) => metrics::run(given, out),
+            Self::Plan(given) => plan::run(given, out),
             Self::Reload(given) => reload::run(given, out),
             Self::Place(given) => place::run(given, out),
             Self::Run(given) => run::run(given),

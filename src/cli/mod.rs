@@ -2,8 +2,8 @@
 //!
 //! Data goes to standard output, diagnostics to standard error. A command queries the daemon through its
 //! [control socket](crate::control::client) for state that only the daemon has, and reads the files for
-//! everything else. Exit codes: 0 success, 1 failure or problem found, 2 usage error, 65 invalid rules or
-//! settings, 69 daemon not reachable; `run` returns that of its command, or 125 to 127 as env(1).
+//! everything else. Exit codes: 0 success, 1 failure or problem found, 2 usage error, 3 a plan with changes, 65
+//! invalid rules or settings, 69 daemon not reachable; `run` returns that of its command, or 125 to 127 as env(1).
 
 mod ancestors;
 pub mod command;
@@ -25,6 +25,7 @@ pub mod list;
 mod locale;
 mod metrics;
 mod place;
+pub mod plan;
 mod regular;
 mod release;
 mod reload;

@@ -1,11 +1,12 @@
 //! `cgrulectl reload`: makes the daemon read its rule files again and reports the result.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
 use super::format::counted;
 use super::json;
+use super::plan;
 use super::retained;
 use crate::config::escape::Escaped;
 use crate::control::protocol::{ControlRequest, ReloadReply};
@@ -16,9 +17,17 @@ use crate::control::protocol::{ControlRequest, ReloadReply};
     after_help = "\
 Examples:
   cgrulectl reload
-      exit status 65 if files have errors; the last valid version of a file is kept"
+      exit status 65 if files have errors; the last valid version of a file is kept
+  cgrulectl reload --plan
+      show what would change, and ask"
 )]
 pub(super) struct ReloadArgs {
+    /// show the plan first, and ask; not a terminal: only show it
+    #[arg(long, conflicts_with = "json")]
+    plan: bool,
+    /// with --plan: do not ask
+    #[arg(long, requires = "plan")]
+    yes: bool,
     /// one object
     #[arg(long)]
     json: bool,
@@ -30,6 +39,33 @@ pub(super) struct ReloadArgs {
 const REFUSED: u8 = 65;
 
 pub(super) fn run(given: &ReloadArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    if given.plan {
+        let answer = plan::of_files_on_disk(&given.daemon)?;
+        let code = plan::print(&answer, false, out)?;
+        out.flush()?;
+        if answer.has_errors() || !(given.yes || is_confirmed()?) {
+            return Ok(code);
+        }
+    }
+    reload(given, out)
+}
+
+/// Asks on the terminal. Returns `false` if there is none.
+fn is_confirmed() -> Result<bool, ToolError> {
+    let input = io::stdin();
+    if !input.is_terminal() || !io::stdout().is_terminal() {
+        eprintln!("cgrulectl: not reloaded: not on a terminal; add --yes to reload");
+        return Ok(false);
+    }
+    let mut prompt = io::stderr();
+    write!(prompt, "Reload? [y/N] ")?;
+    prompt.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn reload(given: &ReloadArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let reloaded: ReloadReply =
         daemon_client::ask(&given.daemon, &ControlRequest::Reload)?.only()?;
     // Also for errors that are not new: the daemon may have read a changed file a moment ago by itself.

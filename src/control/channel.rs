@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use nix::sys::eventfd::EventFd;
 
+use super::plan::PlanReply;
 use super::protocol::{ProcessReport, WatchMessage, WatchedDecision, line};
 use crate::config::escape::{Escaped, EscapedBytes};
 use crate::event::{Cause, Nanos, Pid, Uid};
+use crate::policy::planned::PlanSources;
 use crate::rules::Origin;
 use crate::sys;
 
@@ -37,6 +39,8 @@ pub enum EngineCommand {
     Place(Vec<u32>, Sender<Vec<ProcessReport>>),
     /// A reload of all files and a re-evaluation of all processes.
     Reload(Sender<()>),
+    /// A query for what a reload of these files would change.
+    Plan(PlanSources, Sender<PlanReply>),
     /// A query for the external movers and their counts.
     Takers(Sender<Vec<(String, u64)>>),
     /// A watching client. The result is `false` if this many are watching.

@@ -117,7 +117,7 @@ pub fn ask(path: &Path, request: &ControlRequest) -> Result<Option<ClientConnect
     let Some(stream) = sent else { return Ok(None) };
     let pace = match request {
         ControlRequest::Watch => ReplyTimeout::Endless,
-        ControlRequest::Reload | ControlRequest::Place { .. } => {
+        ControlRequest::Reload | ControlRequest::Place { .. } | ControlRequest::Plan { .. } => {
             ReplyTimeout::Long(Instant::now() + LONG_PATIENCE)
         }
         ControlRequest::Status

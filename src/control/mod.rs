@@ -4,15 +4,17 @@
 //!
 //! The control socket: [`protocol`] and [`status`] define the messages (pure), [`server`] serves
 //! them with a thread for each connection, [`channel`] connects these to the hot thread,
-//! [`failures`] and [`move_history`] are the process history kept there, and [`status_source`]
-//! collects the data available without it. [`history`] keeps the last evaluations of all processes, and
-//! [`outcome`] names their results.
+//! [`failures`] and [`move_history`] are the process history kept there, [`history`] keeps the last evaluations of all
+//! processes, [`outcome`] names their results, [`plan`] is what a reload would change ([`difference`] compares two
+//! decisions, [`plan_report`] is its form in the protocol), and [`status_source`] collects the data available without it.
 //! [`client`] is the other end. [`openmetrics`] renders the status as OpenMetrics text, and
 //! [`textfile`] writes that to a file.
 
 pub mod cgred;
 pub mod channel;
 pub mod client;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod difference;
 pub mod failures;
 pub mod history;
 pub mod move_history;
@@ -20,6 +22,9 @@ pub mod move_history;
 pub mod openmetrics;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod outcome;
+pub mod plan;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod plan_report;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod protocol;
 pub mod request;

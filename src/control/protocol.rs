@@ -12,9 +12,10 @@
 //! {"request":"history"}                 one HistoryStatus, the evaluations, one {"lost":0}
 //! {"request":"reload"}                  one Reloaded, once all processes are evaluated by the new rules
 //! {"request":"place","pids":[4711]}     one About per PID, once all are evaluated
+//! {"request":"plan"}                    one PlanReport, then one ProcessPlan per process that differs
 //! ```
-//! A request that fails is answered by `{"error":"reason"}`. Reload and place require root, all others
-//! root or membership of the group `cgruled`.
+//! A request that fails is answered by `{"error":"reason"}`. Reload, place, and a plan of other files than those of the
+//! daemon require root, all others root or membership of the group `cgruled`.
 //!
 //! In all texts, unprintable bytes and characters are escaped as `\xff` or `\u{a}`, so that a
 //! client can display them unchanged.
@@ -77,6 +78,16 @@ pub enum ControlRequest {
     },
     /// A reload of all files: answered by one [`ReloadReply`] when complete.
     Reload,
+    /// What a reload would change: answered by one [`PlanReport`](super::plan_report::PlanReport), and one
+    /// [`ProcessPlan`](super::plan_report::ProcessPlan) for each process that is concerned.
+    Plan {
+        /// The absolute paths of directories of rule files, in place of those of the daemon.
+        #[serde(default)]
+        rules: Vec<String>,
+        /// The absolute path of a rule file, read as if it was in the first directory.
+        #[serde(default)]
+        file: Option<String>,
+    },
     /// A re-evaluation of these processes: answered by one [`ProcessReport`] each when complete.
     Place {
         /// The PIDs, at most [`MOST_PIDS`].
@@ -85,8 +96,19 @@ pub enum ControlRequest {
 }
 
 impl ControlRequest {
-    /// Checks whether the request changes anything and requires root.
-    pub const fn is_write(&self) -> bool {
+    /// Returns what only root may request, if this is one of it.
+    pub fn needs_root_for(&self) -> Option<&'static str> {
+        let names_files =
+            matches!(self, Self::Plan { rules, file } if !rules.is_empty() || file.is_some());
+        match (self.is_write(), names_files) {
+            (true, _) => Some("changes"),
+            (false, true) => Some("plans of other files"),
+            (false, false) => None,
+        }
+    }
+
+    /// Checks whether the request changes anything.
+    const fn is_write(&self) -> bool {
         match self {
             Self::Status
             | Self::Rules
@@ -94,7 +116,8 @@ impl ControlRequest {
             | Self::About { .. }
             | Self::Explain { .. }
             | Self::Watch
-            | Self::History { .. } => false,
+            | Self::History { .. }
+            | Self::Plan { .. } => false,
             Self::Reload | Self::Place { .. } => true,
         }
     }
@@ -269,6 +292,13 @@ pub fn parse(line: &[u8]) -> Result<ControlRequest, String> {
         {
             Err(format!("{} processes in one request; the limit is {MOST_PIDS}", pids.len()))
         }
+        ControlRequest::Plan { rules, file } => {
+            let paths = rules.iter().chain(file);
+            match paths.into_iter().find(|path| !path.starts_with('/')) {
+                Some(relative) => Err(format!("{}: not an absolute path", Escaped(relative))),
+                None => Ok(request),
+            }
+        }
         ControlRequest::Status
         | ControlRequest::Rules
         | ControlRequest::Kept
@@ -344,6 +374,10 @@ mod tests {
         let some = ControlRequest::History { ago_ms: Some(9), pid: None, uid: Some(0) };
         assert_eq!(parse(br#"{"request":"history","uid":0,"ago_ms":9}"#), Ok(some));
         assert!(parse(br#"{"request":"history","rule":"a"}"#).is_err());
+        let plan = ControlRequest::Plan { rules: Vec::new(), file: None };
+        assert_eq!(parse(br#"{"request":"plan"}"#), Ok(plan));
+        let relative = parse(br#"{"request":"plan","rules":["a"]}"#).unwrap_err();
+        assert!(relative.contains("not an absolute path"), "{relative}");
         assert!(parse("[".repeat(60_000).as_bytes()).is_err());
     }
 
@@ -379,6 +413,8 @@ mod tests {
             Just(ControlRequest::Reload),
             any::<(Option<u64>, Option<u32>, Option<u32>)>()
                 .prop_map(|(ago_ms, pid, uid)| ControlRequest::History { ago_ms, pid, uid }),
+            Just(ControlRequest::Plan { rules: vec!["/a".to_owned()], file: None }),
+            Just(ControlRequest::Plan { rules: Vec::new(), file: Some("/a.toml".to_owned()) }),
             pids.clone().prop_map(|pids| ControlRequest::About { pids }),
             pids.clone().prop_map(|pids| ControlRequest::Explain { pids }),
             pids.prop_map(|pids| ControlRequest::Place { pids }),

@@ -82,7 +82,12 @@ impl ControlServer {
         let acceptor = Arc::new(Acceptor {
             listener,
             readers,
-            service: Arc::new(ControlService { channel, overview, connected: Mutex::default() }),
+            service: Arc::new(ControlService {
+                channel,
+                overview,
+                connected: Mutex::default(),
+                planning: Mutex::default(),
+            }),
             stops: AtomicBool::new(false),
         });
         let builder = thread::Builder::new().name("control".into()).stack_size(STACK);
@@ -150,6 +155,8 @@ struct ControlService {
     overview: StatusSource,
     /// The user of each connection.
     connected: Mutex<Vec<Uid>>,
+    /// Held while a plan is computed.
+    planning: Mutex<()>,
 }
 
 impl Acceptor {
@@ -251,8 +258,8 @@ mod tests {
     #[test]
     fn a_user_has_few_connections_and_root_a_reserve() {
         let (_hot, channel) = pair();
-        let connected = Mutex::default();
-        let service = Arc::new(ControlService { channel, overview: overview(), connected });
+        let (overview, connected, planning) = (overview(), Mutex::default(), Mutex::default());
+        let service = Arc::new(ControlService { channel, overview, connected, planning });
         fn take(service: &Arc<ControlService>, uid: u32) -> Result<ConnectionSlot, String> {
             ConnectionSlot::take(service, Uid(uid)).map_err(|why| why.to_string())
         }

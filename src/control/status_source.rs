@@ -144,6 +144,11 @@ impl StatusSource {
         active.and_then(|active| active.subordinates.account_of(uid)).unwrap_or(uid)
     }
 
+    /// Returns the mounted hierarchies.
+    pub fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+
     /// Returns the active rules.
     pub fn rules(&self) -> ActiveRules {
         let active = self.cell.read();

@@ -29,6 +29,7 @@ use crate::kernel::process::{ProcFs, ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::program::{ExeReader, ReadRequest};
 use crate::kernel::user_manager::{LookupService, ManagerLookup};
 use crate::policy::Policy;
+use crate::policy::planned::PlanRequest;
 use crate::policy::worker::{WorkerHandle, WorkerReply};
 use crate::rules::container::ContainerKey;
 use crate::sys;
@@ -351,9 +352,10 @@ impl Kernel for Linux {
         directory.is_some_and(|directory| group_files::is_writable_by_users(&directory))
     }
 
-    fn is_alone(&self, path: &str, pid: Pid) -> bool {
+    fn is_alone(&self, path: &str, pid: Pid, leaves: impl Fn(Pid) -> bool) -> bool {
         let Some(tree) = self.tree.hierarchies().unified() else { return false };
-        group_files::has_only(&tree.mount_point.join(path.trim_start_matches('/')), pid)
+        let directory = tree.mount_point.join(path.trim_start_matches('/'));
+        group_files::has_only(&directory, pid, leaves)
     }
 
     fn replies(&mut self) -> Vec<WorkerReply> {
@@ -364,6 +366,10 @@ impl Kernel for Linux {
 
     fn reload(&mut self) {
         self.worker.reload();
+    }
+
+    fn plan(&mut self, request: PlanRequest) {
+        self.worker.plan(request);
     }
 
     fn identify(&mut self, policy: &Policy, uid: Uid) {

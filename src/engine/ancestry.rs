@@ -39,7 +39,7 @@ pub(super) struct RunningProcess {
 }
 
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AncestryTable {
     is_active: bool,
     marks: Inheritance<AncestryMark>,
@@ -54,6 +54,15 @@ impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let marks = Inheritance::new(LIMITS);
         Self { is_active: false, marks, births: Births::default(), departed: Vec::new(), metrics }
+    }
+
+    /// Returns the table in the state after rules became active that test ancestors or do not, for a plan.
+    pub(super) fn planned(&self, is_active: bool) -> Self {
+        let metrics = Arc::default();
+        match is_active {
+            true => Self { is_active, metrics, ..self.clone() },
+            false => Self::new(metrics),
+        }
     }
 
     /// Records births from now on, or forgets all processes because no rule tests ancestors.

@@ -9,7 +9,7 @@ use super::evaluated_process::{EvaluatedProcess, ProcessParts};
 use super::name_lookups::PendingName;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
-use crate::engine::placer::{PlacedProcess, Placement, Placer, is_moved_by_users};
+use crate::engine::placer::{InheritedOrigins, PlacedProcess, Placement, is_moved_by_users};
 use crate::event::{Cause, Gid, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
@@ -79,7 +79,8 @@ impl<K: Kernel> Engine<K> {
         let facts = ProcessConditions {
             policy: &self.policy,
             kernel: &mut self.kernel,
-            placer: &mut self.placer,
+            origins: Some(self.placer.origins()),
+            is_plan: false,
             ancestry: &mut self.ancestry,
             pid: evaluation.pid,
             handle,
@@ -270,15 +271,18 @@ impl<K: Kernel> Engine<K> {
 }
 
 /// What the conditions of rules test of a process in an evaluation.
-struct ProcessConditions<'e, K> {
-    policy: &'e Policy,
-    kernel: &'e mut K,
-    placer: &'e mut Placer,
-    ancestry: &'e mut AncestryTable,
-    pid: Pid,
-    handle: &'e ProcessHandle,
-    arguments: &'e Arguments,
-    containment: Option<Containment>,
+pub(super) struct ProcessConditions<'e, K> {
+    pub(super) policy: &'e Policy,
+    pub(super) kernel: &'e mut K,
+    /// Rules of the origin of processes; `None` where no process was placed by these rules yet.
+    pub(super) origins: Option<&'e mut InheritedOrigins>,
+    /// Nothing is recorded.
+    pub(super) is_plan: bool,
+    pub(super) ancestry: &'e mut AncestryTable,
+    pub(super) pid: Pid,
+    pub(super) handle: &'e ProcessHandle,
+    pub(super) arguments: &'e Arguments,
+    pub(super) containment: Option<Containment>,
 }
 
 impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
@@ -307,12 +311,15 @@ impl<K: Kernel> ConditionFacts for ProcessConditions<'_, K> {
     }
 
     fn placed_by(&mut self, hierarchy: usize, path: &[u8]) -> Option<RuleId> {
-        let by = self.placer.origins().of(self.pid, self.kernel)?;
+        let origins = self.origins.as_deref_mut()?;
+        let by = origins.of(self.pid, self.kernel)?;
         if is_moved_by_users(self.policy, (hierarchy, path), self.kernel) {
             return Some(by);
         }
         // A move by root gave it a new origin, which a later move by a user does not take back.
-        self.placer.origins().end(self.pid);
+        if !self.is_plan {
+            origins.end(self.pid);
+        }
         None
     }
 }

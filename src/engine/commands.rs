@@ -164,6 +164,7 @@ impl<K: Kernel> Engine<K> {
                 send(&reply, side.watch(watcher, most));
             }
             Some(EngineCommand::Reload(reply)) => self.commands.reloads.wished.push(reply),
+            Some(EngineCommand::Plan(sources, reply)) => self.plan(sources, reply),
             None => {}
         }
     }

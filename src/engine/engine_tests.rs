@@ -25,6 +25,8 @@ mod late_children;
 mod observe;
 #[path = "origin_tests.rs"]
 mod origin;
+#[path = "plan_tests.rs"]
+mod plans;
 
 const SHELL: u32 = 100;
 const SECOND: u64 = 1_000_000_000;
@@ -41,6 +43,22 @@ impl World {
             let cgroup = "/".to_owned();
             kernel.start(pid, FakeProcess { parent, comm: "sh", cgroup, ..FakeProcess::default() });
         }
+        let policy = Self::policy(rules, &kernel);
+        let options = EngineOptions {
+            recheck_ns: Some(SECOND / 10),
+            finds_external_moves: true,
+            move_scan_ns: external_moves::MOVE_SCAN_NS,
+            external_moves: ExternalMoves::Revert,
+            is_dry_run: false,
+        };
+        let engine = Engine::new(kernel, Box::new(policy), Arc::default(), options);
+        let mut world = Self { engine };
+        world.run_for(SECOND);
+        assert!(world.engine.is_settled());
+        world
+    }
+
+    fn policy(rules: &str, kernel: &FakeKernel) -> Policy {
         let file = Arc::from(Path::new("/a.toml"));
         let parsed = rules_toml::parse(&file, &format!("version = 1\n{rules}"));
         assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
@@ -61,18 +79,7 @@ impl World {
         let in_files =
             RulesInFiles { rules: policy.matcher.rules(), contents: &FileContents::default() };
         policy.hits = RuleHitTable::new(in_files, None, Nanos(0));
-        let options = EngineOptions {
-            recheck_ns: Some(SECOND / 10),
-            finds_external_moves: true,
-            move_scan_ns: external_moves::MOVE_SCAN_NS,
-            external_moves: ExternalMoves::Revert,
-            is_dry_run: false,
-        };
-        let engine = Engine::new(kernel, Box::new(policy), Arc::default(), options);
-        let mut world = Self { engine };
-        world.run_for(SECOND);
-        assert!(world.engine.is_settled());
-        world
+        policy
     }
 
     /// Starts a process of the user for whom the rules are.

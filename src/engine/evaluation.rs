@@ -17,7 +17,7 @@ use crate::placement::KnownExe;
 use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
-const THREAD_NAME: usize = 64;
+pub(super) const THREAD_NAME: usize = 64;
 
 /// Length of a path for which an evaluation has its usual cost. 1,000 patterns with `**` take 4 ms for the
 /// longest path of 4 KiB, 64 times as much.
@@ -115,7 +115,10 @@ impl<K: Kernel> Engine<K> {
     /// Continues the suspended evaluation with `read`. If more must be read, the next
     /// [`Self::turn`] requests it.
     pub fn supply(&mut self, read: &ExeRead) {
-        let Some(OpenEvaluation { mut job, handle }) = self.open.take() else { return };
+        let Some(OpenEvaluation { mut job, handle }) = self.open.take() else {
+            self.also_needed = self.supply_plan(read);
+            return;
+        };
         let pid = job.evaluation.pid;
         let mut name = [0; THREAD_NAME];
         let exe = match read.link() {
@@ -168,7 +171,9 @@ impl<K: Kernel> Engine<K> {
     /// Continues the suspended evaluation without its executable, because the read blocks another
     /// thread.
     pub fn read_is_late(&mut self) {
-        let Some(OpenEvaluation { job, handle }) = self.open.take() else { return };
+        let Some(OpenEvaluation { job, handle }) = self.open.take() else {
+            return self.plan_read_is_late();
+        };
         self.metrics.blocked_reads.increment();
         let user = self.policy.accountable(handle.uid);
         self.executables.block(job.evaluation.pid, user, self.kernel.now());

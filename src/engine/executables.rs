@@ -123,6 +123,12 @@ impl Executables {
         self.deadlines.front().map(|&(due, ..)| due)
     }
 
+    /// Returns the number of a new examination.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
     /// Checks whether the hot thread may read executables of `user`.
     pub(super) fn may_be_read(&mut self, user: Uid, kernel: &impl Kernel) -> bool {
         if self.slow.is_empty() && self.blocked.is_empty() {
@@ -176,8 +182,7 @@ impl<K: Kernel> Engine<K> {
             pending.is_scanned |= job.evaluation.cause.contains(Cause::SCAN);
             return !pending.is_decided;
         }
-        self.executables.last += 1;
-        let number = self.executables.last;
+        let number = self.executables.next_number();
         let user = self.policy.accountable(handle.uid);
         if !self.kernel.examine(user, Examination { pid, number, raw, wants_arguments }) {
             self.metrics.refused_examinations.increment();
@@ -211,7 +216,9 @@ impl<K: Kernel> Engine<K> {
     /// Handles the result of an examination. It is applied by [`Self::next_examined`]: until then the process may
     /// execute another program and be evaluated for that.
     pub(super) fn take_examined(&mut self, pid: Pid, number: u64, examined: Examined) {
-        if self.executables.waits_for(pid, number) {
+        if !self.executables.waits_for(pid, number) {
+            self.take_planned_examination(number, examined);
+        } else {
             self.metrics.examinations.increment();
             self.executables.results.push_back((pid, number, examined));
         }

@@ -21,6 +21,7 @@ use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::user_manager::{LookupError, LookupReply, ManagerProcess, ManagerProcesses};
 use crate::policy::Policy;
+use crate::policy::planned::PlanRequest;
 use crate::policy::worker::WorkerReply;
 use crate::rules::container::ContainerKey;
 
@@ -66,6 +67,8 @@ pub(super) struct FakeKernel {
     /// Users that the name service was asked for.
     pub(super) identified: Vec<Uid>,
     pub(super) replies: Vec<WorkerReply>,
+    /// Requested plans.
+    pub(super) plans: Vec<PlanRequest>,
     pub(super) hierarchies: Hierarchies,
     /// Paths of the opened cgroups.
     pub(super) groups: Vec<String>,
@@ -308,13 +311,16 @@ impl Kernel for FakeKernel {
     fn is_group_writable(&self, _: usize, _: &[u8]) -> bool {
         false
     }
-    fn is_alone(&self, _: &str, _: Pid) -> bool {
+    fn is_alone(&self, _: &str, _: Pid, _: impl Fn(Pid) -> bool) -> bool {
         false
     }
     fn replies(&mut self) -> Vec<WorkerReply> {
         take(&mut self.replies)
     }
     fn reload(&mut self) {}
+    fn plan(&mut self, request: PlanRequest) {
+        self.plans.push(request);
+    }
     fn identify(&mut self, _: &Policy, uid: Uid) {
         self.identified.push(uid);
     }

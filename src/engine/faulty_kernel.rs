@@ -19,6 +19,7 @@ use crate::kernel::exe_pool::Examination;
 use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::policy::Policy;
+use crate::policy::planned::PlanRequest;
 use crate::policy::worker::WorkerReply;
 use crate::rules::container::ContainerKey;
 
@@ -261,14 +262,17 @@ impl Kernel for FaultyKernel {
     fn is_group_writable(&self, hierarchy: usize, path: &[u8]) -> bool {
         self.inner.is_group_writable(hierarchy, path)
     }
-    fn is_alone(&self, path: &str, pid: Pid) -> bool {
-        self.inner.is_alone(path, pid)
+    fn is_alone(&self, path: &str, pid: Pid, leaves: impl Fn(Pid) -> bool) -> bool {
+        self.inner.is_alone(path, pid, leaves)
     }
     fn replies(&mut self) -> Vec<WorkerReply> {
         self.inner.replies()
     }
     fn reload(&mut self) {
         self.inner.reload();
+    }
+    fn plan(&mut self, request: PlanRequest) {
+        self.inner.plan(request);
     }
     fn identify(&mut self, policy: &Policy, uid: Uid) {
         self.inner.identify(policy, uid);

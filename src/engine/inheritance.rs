@@ -129,7 +129,7 @@ pub(super) struct Limits {
 }
 
 /// The table of marked processes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Inheritance<V> {
     entries: HashMap<Pid, Entry<V>, FixedState>,
     limits: Limits,

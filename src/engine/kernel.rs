@@ -18,6 +18,7 @@ use crate::kernel::exe_pool::Examination;
 use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::policy::Policy;
+use crate::policy::planned::PlanRequest;
 use crate::policy::worker::WorkerReply;
 use crate::rules::container::ContainerKey;
 
@@ -206,8 +207,9 @@ pub trait Kernel {
     /// Checks whether a user other than root may move processes into a cgroup.
     fn is_group_writable(&self, hierarchy: usize, path: &[u8]) -> bool;
 
-    /// Checks whether a cgroup of the v2 hierarchy contains this process and no other.
-    fn is_alone(&self, path: &str, pid: Pid) -> bool;
+    /// Checks whether a cgroup of the v2 hierarchy contains this process and, apart from those for which
+    /// `leaves` returns true, no other.
+    fn is_alone(&self, path: &str, pid: Pid, leaves: impl Fn(Pid) -> bool) -> bool;
 
     // Helper threads. Each request, except for `provoke`, has one reply.
 
@@ -216,6 +218,9 @@ pub trait Kernel {
 
     /// Requests a policy from the present files.
     fn reload(&mut self);
+
+    /// Requests a policy that does not become active, for a plan.
+    fn plan(&mut self, request: PlanRequest);
 
     /// Requests the names and groups of a user for the rules of `policy`.
     fn identify(&mut self, policy: &Policy, uid: Uid);

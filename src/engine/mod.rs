@@ -46,6 +46,7 @@ pub mod kernel;
 mod kernel_errors;
 mod name_lookups;
 pub mod placer;
+mod plan;
 mod rechecks;
 mod rescan;
 mod rule_counts;
@@ -80,6 +81,7 @@ use intake::EventIntake;
 use job::Evaluation;
 use kernel_errors::KernelErrors;
 use name_lookups::PendingName;
+use plan::Planning;
 use rechecks::Rechecks;
 use rescan::{Rescan, Urgency};
 use threads::OwnCredentials;
@@ -126,6 +128,7 @@ pub struct Engine<K> {
     answered: VecDeque<Evaluation>,
     own_credentials: OwnCredentials,
     commands: PendingCommands,
+    planning: Planning,
     last_decision: LastDecision,
     /// Rules that observe and would have matched in the last evaluation. Kept for its capacity.
     observed: Vec<RuleId>,
@@ -181,6 +184,7 @@ impl<K: Kernel> Engine<K> {
             answered: VecDeque::new(),
             own_credentials: OwnCredentials::default(),
             commands: PendingCommands::default(),
+            planning: Planning::default(),
             last_decision: LastDecision::default(),
             observed: Vec::new(),
             history: None,
@@ -231,6 +235,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Activates `policy` and schedules a scan of all processes.
     fn adopt(&mut self, mut policy: Box<Policy>) {
+        self.abandon_running_plan();
         // The daemon may not have taken those of the last policy yet.
         let earlier = self.policy.settings.take();
         policy.settings = SettingsUpdate::merge(earlier, policy.settings.take());

@@ -7,6 +7,7 @@ use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::{Gid, Uid};
+use crate::policy::Policy;
 use crate::policy::worker::WorkerReply;
 use crate::rules::container::ContainerKey;
 use crate::tracking::queue::EvaluationRequest;
@@ -28,11 +29,7 @@ impl<K: Kernel> Engine<K> {
     pub(super) fn wait(&mut self, asked: PendingName, evaluation: EvaluationRequest) -> Placement {
         let waiting = self.waiting.entry(asked).or_default();
         if waiting.is_empty() {
-            match asked {
-                PendingName::User(uid) => self.kernel.identify(&self.policy, uid),
-                PendingName::Group(gid) => self.kernel.name_group(&self.policy, gid),
-                PendingName::Container(key) => self.kernel.name_container(&self.policy, key),
-            }
+            ask(asked, &self.policy, &mut self.kernel);
         }
         if waiting.len() < MOST_WAITING {
             waiting.push(evaluation);
@@ -43,8 +40,17 @@ impl<K: Kernel> Engine<K> {
         Placement::Waiting
     }
 
+    /// Repeats a lookup that was answered for another policy: an earlier one, after which a scan evaluates the
+    /// processes that waited, or that of a plan, which may have replaced the request for the active one.
+    fn ask_again(&mut self, asked: PendingName) {
+        if self.waiting.contains_key(&asked) {
+            ask(asked, &self.policy, &mut self.kernel);
+        }
+    }
+
     /// Continues the evaluations that waited for this lookup.
     fn resume(&mut self, asked: PendingName) {
+        self.resume_plan(asked);
         for evaluation in self.waiting.remove(&asked).unwrap_or_default() {
             self.remember_wait(evaluation);
             self.answered.push_back(Evaluation::new(evaluation));
@@ -58,6 +64,7 @@ impl<K: Kernel> Engine<K> {
                 self.adopt(policy);
                 self.commands.reload_answered();
             }
+            WorkerReply::Planned(found) => self.take_planned(*found),
             WorkerReply::User { generation, user } if generation == self.policy.generation => {
                 let asked = PendingName::User(user.identity.uid);
                 // If no rule needs it, the user was only looked up because a name is missing.
@@ -79,11 +86,30 @@ impl<K: Kernel> Engine<K> {
                 self.policy.containers.add(key, name, now);
                 self.resume(PendingName::Container(key));
             }
-            // Requested under an earlier policy: the scan since then evaluates the processes that
-            // waited.
-            WorkerReply::User { .. }
-            | WorkerReply::Group { .. }
-            | WorkerReply::Container { .. } => {}
+            WorkerReply::User { generation, user } => {
+                let asked = PendingName::User(user.identity.uid);
+                if let Some(policy) = self.plan_for(generation) {
+                    policy.meet(user);
+                    self.resume_plan(asked);
+                }
+                self.ask_again(asked);
+            }
+            WorkerReply::Group { generation, gid, name } => {
+                let asked = PendingName::Group(gid);
+                if let Some(policy) = self.plan_for(generation) {
+                    policy.groups.insert(gid, name);
+                    self.resume_plan(asked);
+                }
+                self.ask_again(asked);
+            }
+            WorkerReply::Container { generation, key, name } => {
+                let (asked, now) = (PendingName::Container(key), self.kernel.now());
+                if let Some(policy) = self.plan_for(generation) {
+                    policy.containers.add(key, name, now);
+                    self.resume_plan(asked);
+                }
+                self.ask_again(asked);
+            }
             WorkerReply::Examined { pid, number, examined } => {
                 self.take_examined(pid, number, examined);
             }
@@ -103,5 +129,14 @@ impl<K: Kernel> Engine<K> {
         if waited > SLOW_ANSWER_NS {
             self.remember_failure(evaluation.pid, PlacementFailure::Waited(waited), at);
         }
+    }
+}
+
+/// Requests the lookup of a name for the rules of a policy.
+pub(super) fn ask(asked: PendingName, policy: &Policy, kernel: &mut impl Kernel) {
+    match asked {
+        PendingName::User(uid) => kernel.identify(policy, uid),
+        PendingName::Group(gid) => kernel.name_group(policy, gid),
+        PendingName::Container(key) => kernel.name_container(policy, key),
     }
 }

@@ -5,6 +5,7 @@ mod attach;
 mod containers;
 mod created_groups;
 mod external_moves;
+mod foreseen;
 mod inapplicable;
 mod known_texts;
 mod labels;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 use containers::LoggedStays;
 use created_groups::CreatedGroups;
 use external_moves::ExternalMoveState;
+pub(crate) use external_moves::InheritedOrigins;
 use foldhash::fast::FixedState;
+use foreseen::ForeseenMoves;
 use known_texts::KnownTexts;
 use nix::errno::Errno;
 
@@ -87,6 +90,17 @@ struct PlacementStep<'a> {
     subject: &'a PlacedProcess<'a>,
 }
 
+/// What a placer does with a process that belongs into another cgroup.
+#[derive(Debug)]
+enum PlacerMode {
+    /// Moves it.
+    Move,
+    /// Logs the move.
+    DryRun,
+    /// Records the move for a plan. Logs and counts nothing.
+    Foresee(ForeseenMoves),
+}
+
 /// Moves processes into the cgroups of their rules.
 #[derive(Debug)]
 pub struct Placer {
@@ -95,7 +109,7 @@ pub struct Placer {
     external: ExternalMoveState,
     logged: LoggedStays,
     created: CreatedGroups,
-    is_dry_run: bool,
+    mode: PlacerMode,
     managers: UserManagers,
     path: String,
     /// Which destination of its rule that is.
@@ -122,7 +136,7 @@ impl Placer {
             logged: LoggedStays::default(),
             created: CreatedGroups::default(),
             external: ExternalMoveState::new(external_moves, &metrics),
-            is_dry_run,
+            mode: if is_dry_run { PlacerMode::DryRun } else { PlacerMode::Move },
             managers: UserManagers::new(Arc::clone(&metrics)),
             metrics,
             path: String::with_capacity(256),

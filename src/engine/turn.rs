@@ -54,6 +54,8 @@ pub(super) enum TurnStage {
     Errands,
     /// Evaluates processes that a client named.
     Asked,
+    /// Computes a part of a plan.
+    Plan,
 }
 
 impl TurnStage {
@@ -68,7 +70,8 @@ impl TurnStage {
             Self::Answered => Self::Scan,
             Self::Scan => Self::Errands,
             Self::Errands => Self::Asked,
-            Self::Asked => Self::Receive,
+            Self::Asked => Self::Plan,
+            Self::Plan => Self::Receive,
         }
     }
 }
@@ -166,6 +169,7 @@ impl<K: Kernel> Engine<K> {
                 self.run_command();
                 return Ok(None);
             }
+            TurnStage::Plan => return Ok(self.plan_some()),
             TurnStage::Scan => self.begin_scan()?,
             TurnStage::Moves => self.read_moves(progress.began)?,
             TurnStage::Batch
@@ -225,7 +229,9 @@ impl<K: Kernel> Engine<K> {
                 return answered.or_else(|| self.next_examined()).or_else(|| self.next_late());
             }
             TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
-            TurnStage::Receive | TurnStage::Follow | TurnStage::Errands => return None,
+            TurnStage::Receive | TurnStage::Follow | TurnStage::Errands | TurnStage::Plan => {
+                return None;
+            }
         };
         Some(Evaluation::new(evaluation))
     }
@@ -248,6 +254,7 @@ impl<K: Kernel> Engine<K> {
             || self.rescan.has_work(&self.kernel)
             || self.placer.has_moves()
             || self.has_command()
+            || self.plan_due().is_some_and(|due| due <= self.kernel.now())
     }
 
     /// Returns the time at which [`Self::turn`] must be called even without events. Called when a
@@ -263,6 +270,7 @@ impl<K: Kernel> Engine<K> {
             managers,
             moves,
             reports,
+            self.plan_due(),
         ]
         .into_iter()
         .flatten()

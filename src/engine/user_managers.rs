@@ -72,6 +72,15 @@ pub(crate) enum ManagerVerdict {
     Pending,
 }
 
+/// What the replies so far show about a candidate.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Verdict(ManagerVerdict),
+    /// A child of the manager, which may be about to become a unit.
+    Child,
+    Nothing,
+}
+
 /// Known state of one user's manager.
 #[derive(Debug, Default)]
 struct UserState {
@@ -131,36 +140,59 @@ impl UserManagers {
         waiting.find(|evaluation| evaluation.pid == pid).map(|evaluation| evaluation.since)
     }
 
-    /// Decides whether a candidate may be moved, as far as that is known now.
+    /// Decides whether a candidate may be moved, as far as that is known now. Requests what is not.
     pub(crate) fn check(
         &mut self,
         candidate: ManagerCandidate,
         kernel: &mut impl Kernel,
         now: Nanos,
     ) -> ManagerVerdict {
+        let ManagerCandidate { evaluation, uid, .. } = candidate;
+        match self.find(candidate, kernel) {
+            Known::Verdict(verdict) => verdict,
+            Known::Child => self.starting.admit(evaluation, uid, now),
+            Known::Nothing => self.wait(evaluation, uid, kernel, now),
+        }
+    }
+
+    /// Returns the same as [`Self::check`] would, without an effect.
+    pub(crate) fn known(
+        &self,
+        candidate: ManagerCandidate,
+        kernel: &mut impl Kernel,
+        now: Nanos,
+    ) -> ManagerVerdict {
+        match self.find(candidate, kernel) {
+            Known::Verdict(verdict) => verdict,
+            Known::Child if self.starting.is_over(candidate.evaluation.pid, now) => {
+                ManagerVerdict::Movable
+            }
+            Known::Child | Known::Nothing => ManagerVerdict::Pending,
+        }
+    }
+
+    fn find(&self, candidate: ManagerCandidate, kernel: &mut impl Kernel) -> Known {
         let ManagerCandidate { evaluation, uid, parent, is_named_pam } = candidate;
         let user = self.users.get(&uid);
         let may_be_pam = is_named_pam && user.is_some_and(UserState::may_find_pam);
-        if let Some((asked, found)) = user.and_then(|user| user.answer.as_ref()) {
-            let own = found.find(evaluation.pid);
-            if own.is_some_and(|own| kernel.is_same(own.pid, &own.reference)) {
-                return ManagerVerdict::Protected;
-            }
-            let manager = found.manager.as_ref();
-            let manager = manager.filter(|one| kernel.is_same(one.pid, &one.reference));
-            match manager {
-                Some(manager) if parent == Some(manager.pid) && may_be_pam => {}
-                Some(manager) if parent == Some(manager.pid) => {
-                    return self.starting.admit(evaluation, uid, now);
-                }
-                // A unit has one main process, and the `(sd-pam)` is a child of that.
-                Some(_) => return ManagerVerdict::Movable,
-                // PID 1 replied when this process already existed.
-                None if evaluation.since < *asked => return ManagerVerdict::Movable,
-                None => {}
-            }
+        let Some((asked, found)) = user.and_then(|user| user.answer.as_ref()) else {
+            return Known::Nothing;
+        };
+        let own = found.find(evaluation.pid);
+        if own.is_some_and(|own| kernel.is_same(own.pid, &own.reference)) {
+            return Known::Verdict(ManagerVerdict::Protected);
         }
-        self.wait(evaluation, uid, kernel, now)
+        let manager = found.manager.as_ref();
+        let manager = manager.filter(|one| kernel.is_same(one.pid, &one.reference));
+        match manager {
+            Some(manager) if parent == Some(manager.pid) && may_be_pam => Known::Nothing,
+            Some(manager) if parent == Some(manager.pid) => Known::Child,
+            // A unit has one main process, and the `(sd-pam)` is a child of that.
+            Some(_) => Known::Verdict(ManagerVerdict::Movable),
+            // PID 1 replied when this process already existed.
+            None if evaluation.since < *asked => Known::Verdict(ManagerVerdict::Movable),
+            None => Known::Nothing,
+        }
     }
 
     fn wait(

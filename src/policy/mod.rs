@@ -9,6 +9,7 @@ pub mod files;
 mod known_containers;
 pub mod load;
 pub mod observer;
+pub mod planned;
 pub mod rebuild;
 pub mod rule_hits;
 mod settings_update;

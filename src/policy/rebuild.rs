@@ -3,18 +3,19 @@
 //! hot thread.
 
 pub mod active;
+mod assemble;
 mod assertions;
 mod compiled_rules;
 mod controllers;
 mod loaded_config;
 mod managed_roots;
+mod planned;
 pub mod retained;
 pub mod settings;
 mod stored;
 mod users;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -26,16 +27,16 @@ use crate::cgroup::config::{ConfigWarning, GroupConfigs};
 use crate::cgroup::host::{Host, ManagedRoots};
 use crate::cgroup::mounts::Hierarchies;
 use crate::config::diagnostic::{Diagnostic, Severity, has_errors, new_errors};
-use crate::event::{Nanos, Uid};
+use crate::event::Nanos;
 use crate::policy::load::{
     FileOutcome, ListedFile, Loaded, NameService, Overlay, Sources, Subordinates, load_over,
 };
 use crate::policy::observer::DecisionObserver;
+use crate::policy::planned::{PlanRequest, PlannedPolicy};
 use crate::policy::rule_hits::RuleHitTable;
 use crate::policy::worker::{Directory, PolicyService};
-use crate::policy::{Policy, Summary, User};
+use crate::policy::{Policy, Summary};
 use crate::rules::PathBase;
-use crate::rules::destination::Specifier;
 use crate::rules::matcher::Matcher;
 use crate::rules::names::{ResolvedNames, UnknownName};
 use crate::sys;
@@ -49,7 +50,6 @@ pub use managed_roots::warn_overbroad;
 use retained::{LastGood, Retained, RetainedFiles};
 use settings::ReloadedSettings;
 use stored::VersionStore;
-use users::known_users;
 
 /// Creates the observer of evaluations for rules that may become active.
 pub type ObserverOf = fn(&Loaded) -> Option<Box<dyn DecisionObserver>>;
@@ -257,7 +257,6 @@ impl PolicyBuilder {
         self.diagnostics = loaded.diagnostics;
         let rules = loaded.rules.len();
         let files = loaded.files.iter().filter(|file| has_rules(file)).count();
-        let written = loaded.names.uids;
         let matcher = Arc::new(compiled_apart(&loaded.rules));
         drop(loaded.rules);
         let summary = summary(rules, files, &self.diagnostics, &keeping.files);
@@ -266,31 +265,10 @@ impl PolicyBuilder {
         let hits = self.hits(matcher.rules(), since);
         let compiled = (&matcher, &hits, &subordinates);
         self.publish(compiled, since, &loaded.files, (keeping, new_errors));
-        let now = sys::monotonic();
-        let users = known_users(&self.names, &matcher, &subordinates);
-        let users = users.into_iter().map(|identity| User::new(&matcher, identity, now));
-        let groups = match matcher.rules().iter().any(|r| r.renders(&[Specifier::GroupName])) {
-            true => self.names.group_names(),
-            false => BTreeMap::new(),
-        };
-        let groups = groups.into_iter().map(|(gid, name)| (gid, Some(name.into())));
-        let mut policy = Policy::new(
-            self.generation,
-            Arc::clone(&matcher),
-            &self.hierarchies,
-            &self.roots,
-            users,
-            groups,
-        );
+        let mut policy = self.assemble(&matcher, loaded.names, subordinates);
         policy.summary = summary;
         policy.hits = hits;
-        let mut written: Vec<(Uid, Box<str>)> =
-            written.into_iter().map(|(name, uid)| (uid, name.into())).collect();
-        // Of several names the first in the alphabet, at every start.
-        written.sort_by(|one, other| other.cmp(one));
-        policy.written_names.extend(written);
         policy.lacks_users = self.missing.iter().any(UnknownName::is_user);
-        policy.subordinates = subordinates;
         ::log::info!(message_id = log::field::RULES; "active: {}", policy.summary);
         policy
     }
@@ -332,6 +310,10 @@ impl PolicyService for PolicyBuilder {
         let mut policy = self.activate(draft);
         policy.settings = settings;
         policy
+    }
+
+    fn plan(&mut self, request: &PlanRequest) -> PlannedPolicy {
+        self.planned(request)
     }
 
     fn activated(&mut self) {

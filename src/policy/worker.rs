@@ -19,6 +19,7 @@ use crate::kernel::connector::run_test_process;
 use crate::kernel::exe_pool::{Examination, ExaminationPool};
 use crate::kernel::program::{self, Examined, ReadRequest};
 use crate::kernel::user_manager::LookupReply;
+use crate::policy::planned::{PlanRequest, PlannedPolicy};
 use crate::policy::{Policy, User};
 use crate::rules::container::ContainerKey;
 use crate::rules::names::UnknownName;
@@ -32,6 +33,8 @@ use missing_names::MissingNames;
 pub enum WorkerReply {
     /// New policy that is to be activated.
     Policy(Box<Policy>),
+    /// Policy of a plan.
+    Planned(Box<PlannedPolicy>),
     /// Names and groups of a user, evaluated by the rules of this generation.
     User {
         /// Generation of the policy that it was requested for.
@@ -78,6 +81,7 @@ pub enum WorkerReply {
 /// Requests to the rule thread.
 enum WorkerRequest {
     Reload,
+    Plan(PlanRequest),
     Retire(Box<Policy>),
     Provoke,
 }
@@ -95,6 +99,9 @@ pub enum ReloadReason {
 pub trait PolicyService: Send + 'static {
     /// Reads the rules again. The last valid version of a file with new errors is used.
     fn reload(&mut self) -> Box<Policy>;
+    /// Builds the policy that a reload would activate if these files were those of the daemon. It does not
+    /// become active.
+    fn plan(&mut self, request: &PlanRequest) -> PlannedPolicy;
     /// Called after a policy was sent to the hot thread, for work that it must not wait for.
     fn activated(&mut self) {}
     /// Returns the name service that resolves the names in rules.
@@ -161,6 +168,11 @@ impl WorkerHandle {
     /// Requests a reload of the rules.
     pub fn reload(&self) {
         self.ask(WorkerRequest::Reload);
+    }
+
+    /// Requests the policy of a plan.
+    pub fn plan(&self, request: PlanRequest) {
+        self.ask(WorkerRequest::Plan(request));
     }
 
     /// Requests the names and groups of a user for the rules of `policy`.
@@ -256,6 +268,11 @@ fn serve(
                 let policy = office.reload();
                 missing.watch(office.missing_names());
                 Some(WorkerReply::Policy(policy))
+            }
+            WorkerRequest::Plan(request) => {
+                let planned = Box::new(office.plan(&request));
+                sys::trim_memory();
+                Some(WorkerReply::Planned(planned))
             }
             WorkerRequest::Retire(policy) => {
                 drop(policy);

@@ -4,6 +4,7 @@ mod abuse;
 pub(super) mod ctl;
 mod ill;
 mod observe;
+mod plan;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

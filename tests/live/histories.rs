@@ -3,7 +3,7 @@
 
 #[allow(dead_code, reason = "the simulation uses the rest")]
 #[path = "../../benches/simulation/history.rs"]
-mod history;
+pub(crate) mod history;
 
 use std::fs;
 use std::time::SystemTime;

@@ -4,6 +4,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,14 +14,17 @@ use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
 use super::{ControlService, MOST};
-use crate::control::channel::EngineCommand::{About, Place, Reload, Takers, Watch};
+use crate::control::channel::EngineCommand::{About, Place, Plan, Reload, Takers, Watch};
 use crate::control::channel::{self, MOST_WATCHING};
 use crate::control::history::message::{DISABLED, HistoryMessage};
 use crate::control::history::reader::HistoryFilter;
+use crate::control::plan::PlanReply;
+use crate::control::plan_report::{PlanReport, ProcessPlan};
 use crate::control::protocol::{
     ControlRequest, ProcessReport, READERS, RequestError, RequestReader, WatchMessage, line,
 };
 use crate::event::{Gid, Uid};
+use crate::policy::planned::PlanSources;
 use crate::sys;
 
 /// The time in which a client must send its request.
@@ -61,8 +66,8 @@ impl Peer {
 
     /// Returns the reason for which the request is not permitted, if it is not.
     fn refusal(self, request: &ControlRequest) -> Option<String> {
-        if request.is_write() && self.uid != Uid(0) {
-            return Some("only root may request changes".to_owned());
+        if let Some(what) = request.needs_root_for().filter(|_| self.uid != Uid(0)) {
+            return Some(format!("only root may request {what}"));
         }
         (!self.is_reader).then(|| format!("only root and members of group {READERS} have access"))
     }
@@ -127,6 +132,10 @@ impl Connection {
             ControlRequest::Place { pids } => {
                 self.report(channel.ask(COMMAND_TIMEOUT, |reply| Place(pids, reply))?)
             }
+            ControlRequest::Plan { rules, file } => {
+                let directories = rules.into_iter().map(PathBuf::from).collect();
+                self.plan(service, PlanSources { directories, file: file.map(PathBuf::from) })
+            }
             ControlRequest::Reload => {
                 let before = overview.generation();
                 match channel.ask(COMMAND_TIMEOUT, Reload)? {
@@ -134,6 +143,34 @@ impl Connection {
                     None if before != overview.generation() => self.tell(&overview.reloaded(false)),
                     None => self.refuse("the reload is still in progress; see the log"),
                 }
+            }
+        }
+    }
+
+    /// Sends what a reload of these files would change.
+    fn plan(&self, service: &ControlService, sources: PlanSources) -> io::Result<()> {
+        const BUSY: &str = "another plan is being computed; try again later";
+        // One at a time: a plan is another set of rules in memory. Root waits for those of others.
+        let one = match service.planning.try_lock() {
+            Err(TryLockError::WouldBlock) if self.peer.uid != Uid(0) => return self.refuse(BUSY),
+            Err(TryLockError::WouldBlock) => service.planning.lock(),
+            Err(TryLockError::Poisoned(other)) => Err(other),
+            Ok(one) => Ok(one),
+        };
+        let _one = one.unwrap_or_else(PoisonError::into_inner);
+        match service.channel.ask(COMMAND_TIMEOUT, |reply| Plan(sources, reply))? {
+            None => self.refuse(STALLED),
+            Some(PlanReply::Errors(found)) => self.tell(&PlanReport::of_errors(&found)),
+            Some(PlanReply::Superseded) => {
+                self.refuse("other rules became active meanwhile; try again")
+            }
+            Some(PlanReply::NoProcesses) => self.refuse("the list of processes cannot be read"),
+            Some(PlanReply::Plan(plan)) => {
+                let trees = service.overview.hierarchies();
+                let processes = plan.processes.iter().map(|one| ProcessPlan::new(one, trees));
+                let processes = processes.flat_map(|one| line(&one));
+                let report = line(&PlanReport::new(&plan));
+                self.send(&report.into_iter().chain(processes).collect::<Vec<u8>>())
             }
         }
     }
@@ -343,6 +380,10 @@ mod tests {
         assert!(
             reader.refusal(&place).is_some() && reader.refusal(&ControlRequest::Watch).is_none()
         );
+        let plan = ControlRequest::Plan { rules: Vec::new(), file: None };
+        let of_file = ControlRequest::Plan { rules: Vec::new(), file: Some("/a.toml".to_owned()) };
+        assert!(reader.refusal(&plan).is_none() && reader.refusal(&of_file).is_some());
+        assert!(root.refusal(&of_file).is_none() && other.refusal(&plan).is_some());
         assert!(
             other.refusal(&ControlRequest::Reload).is_some()
                 && other.refusal(&ControlRequest::Rules).is_some()

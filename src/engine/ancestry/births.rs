@@ -24,7 +24,7 @@ pub(super) enum Creator {
 }
 
 /// The last births, in the order in which their forks were read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Births(VecDeque<Fork>);
 
 impl Births {

@@ -5,7 +5,7 @@ use ::log::Level;
 
 use super::external_moves::Reaction;
 use super::labels::{DecisionFields, ProcessLabel, RuleLabel};
-use super::{PlacedProcess, Placement, PlacementStep, Placer, numbered, outcome};
+use super::{PlacedProcess, Placement, PlacementStep, Placer, PlacerMode, numbered, outcome};
 use crate::cgroup::tree::{AttachResult, CgroupError, CurrentCgroup};
 use crate::control::failures::PlacementFailure;
 use crate::engine::kernel::Kernel;
@@ -22,12 +22,10 @@ impl Placer {
         step: PlacementStep<'_>,
     ) -> Placement {
         let PlacementStep { policy, rule, target, span, subject, .. } = step;
-        if self.is_dry_run {
-            let who = ProcessLabel(subject);
-            let by = RuleLabel(rule);
-            self.decided(field::MOVED, rule, subject)
-                .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
-            return Placement::WouldPlace;
+        match self.mode {
+            PlacerMode::Move => {}
+            PlacerMode::DryRun => return self.say_would_place(rule, subject),
+            PlacerMode::Foresee(_) => return self.foresee(now, kernel, step),
         }
         let pid = subject.evaluation.pid;
         self.limit_groups(policy, (span, target), subject, kernel);
@@ -65,6 +63,14 @@ impl Placer {
         }
     }
 
+    fn say_would_place(&self, rule: &Rule, subject: &PlacedProcess<'_>) -> Placement {
+        let who = ProcessLabel(subject);
+        let by = RuleLabel(rule);
+        self.decided(field::MOVED, rule, subject)
+            .say(Level::Info, format_args!("would move {who} to {} by {by}", self.path));
+        Placement::WouldPlace
+    }
+
     fn moved(
         &mut self,
         rule: &Rule,
@@ -93,7 +99,7 @@ impl Placer {
         if was_replaced(subject, kernel) { Placement::Replaced } else { Placement::Placed }
     }
 
-    fn refused(
+    pub(super) fn refused(
         &mut self,
         rule: &Rule,
         target: &Target,

@@ -25,7 +25,7 @@ const INTERVAL_NS: u64 = 60_000_000_000;
 const MOST_USERS: usize = 4096;
 
 /// Numbers of recently created cgroups.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct CreatedGroups {
     /// Begin of the interval, and number of cgroups in it.
     by_user: HashMap<Uid, (Nanos, u32), FixedState>,
@@ -72,7 +72,8 @@ impl Placer {
         }
         let is_open = kernel.known_group(span, &self.path).is_some();
         let exists = |hierarchy| kernel.group_id(hierarchy, self.path.as_bytes()).is_some();
-        if is_open || span.indexes().all(exists) {
+        let is_foreseen = |hierarchy| self.is_foreseen(hierarchy, &self.path);
+        if is_open || span.indexes().all(|index| exists(index) || is_foreseen(index)) {
             return;
         }
         let now = kernel.now();

@@ -3,7 +3,7 @@
 use ::log::Level;
 
 use super::labels::{ProcessLabel, RuleLabel};
-use super::{PlacedProcess, Placement, Placer};
+use super::{PlacedProcess, Placement, Placer, PlacerMode};
 use crate::engine::kernel::Kernel;
 use crate::policy::observer::PlacementError;
 use crate::rules::{InapplicableReason, Rule};
@@ -22,7 +22,7 @@ impl Placer {
         self.path.clear();
         // The rule was reported when it was read. A dry run is read without that report, so it logs
         // the rule again, once.
-        if self.is_dry_run {
+        if matches!(self.mode, PlacerMode::DryRun) {
             let cause = (&*rule.origin.file, rule.origin.line);
             if let Some(left_out) = self.limiter.admit(&cause, kernel.now()) {
                 let who = ProcessLabel(subject);

@@ -1,7 +1,8 @@
 //! Processes that stay where they are although their rule names another cgroup: supplies the facts for
 //! [`decide_move`], and counts, records and logs its result.
 
-use super::{Missing, PlacedProcess, Placement, PlacementStep, Placer};
+use super::foreseen::ForeseenMoves;
+use super::{Missing, PlacedProcess, Placement, PlacementStep, Placer, PlacerMode};
 use crate::cgroup::tree::CurrentCgroup;
 use crate::engine::evaluated_process::{EvaluatedProcess, ProcessParts};
 use crate::engine::kernel::Kernel;
@@ -20,6 +21,8 @@ struct KernelFacts<'k, K> {
     managers: &'k mut UserManagers,
     policy: &'k Policy,
     subject: &'k PlacedProcess<'k>,
+    /// What a plan found out about other processes, if the decision is for one.
+    foreseen: Option<&'k ForeseenMoves>,
 }
 
 impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
@@ -56,7 +59,11 @@ impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
         let uid = self.subject.handle.uid;
         let candidate = ManagerCandidate { evaluation, uid, parent, is_named_pam };
         let now = self.kernel.now();
-        match self.managers.check(candidate, self.kernel, now) {
+        let verdict = match self.foreseen {
+            None => self.managers.check(candidate, self.kernel, now),
+            Some(_) => self.managers.known(candidate, self.kernel, now),
+        };
+        match verdict {
             ManagerVerdict::Protected => Some(true),
             ManagerVerdict::Movable => Some(false),
             ManagerVerdict::Pending => None,
@@ -64,7 +71,8 @@ impl<K: Kernel> StayFacts for KernelFacts<'_, K> {
     }
 
     fn is_alone_in(&self, path: &str) -> bool {
-        self.kernel.is_alone(path, self.subject.evaluation.pid)
+        let leaves = |pid| self.foreseen.is_some_and(|foreseen| foreseen.leaves(pid));
+        self.kernel.is_alone(path, self.subject.evaluation.pid, leaves)
     }
 
     fn group_owner(&self, hierarchy: usize, path: &[u8]) -> Option<Uid> {
@@ -107,7 +115,12 @@ impl Placer {
             is_moved_thread: subject.is_moved_thread(),
             cgroup: now.text.unwrap_or_default(),
         };
-        let mut facts = KernelFacts { kernel, managers: &mut self.managers, policy, subject };
+        let foreseen = match &self.mode {
+            PlacerMode::Move | PlacerMode::DryRun => None,
+            PlacerMode::Foresee(foreseen) => Some(foreseen),
+        };
+        let managers = &mut self.managers;
+        let mut facts = KernelFacts { kernel, managers, policy, subject, foreseen };
         decide_move(policy, &place, &process, &mut facts)
     }
 

@@ -77,6 +77,12 @@ impl StartingChildren {
         ManagerVerdict::Pending
     }
 
+    /// Checks whether the time limit of a child is over.
+    pub(super) fn is_over(&self, pid: Pid, now: Nanos) -> bool {
+        let child = self.children.iter().find(|child| child.pid == pid);
+        child.is_some_and(|child| now.since(child.first) >= GRACE_NS)
+    }
+
     /// Returns a child that must be evaluated again. If it is not [admitted](Self::admit) again
     /// then, it has become another program, and its entry is removed.
     pub(super) fn take_due(

@@ -158,6 +158,24 @@ pub fn settings(path: &Path, owner: Uid) -> (Settings, Vec<Diagnostic>) {
     }
 }
 
+/// Reads a rule file that `owner` alone may change.
+///
+/// # Errors
+/// The file or its directory is refused, or does not exist.
+pub fn read_rule_file(path: &Arc<Path>, owner: Uid) -> Result<Arc<[u8]>, Diagnostic> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let opened = TrustedDirectory::open(parent, owner);
+    let directory = opened.map_err(|refusal| refused(&Arc::from(parent), refusal))?;
+    let read = directory.map_or_else(
+        || Err(TrustError::missing()),
+        |directory| directory.read(path.file_name().unwrap_or(OsStr::new("."))),
+    );
+    match read.map_err(|refusal| refused(path, refusal))? {
+        TrustedContent::Bytes(bytes) => Ok(bytes.into()),
+        TrustedContent::Mask => Ok(Arc::default()),
+    }
+}
+
 struct Loader<'s> {
     owner: Uid,
     resolver: Resolver<'s>,

@@ -21,6 +21,8 @@ pub struct Overlay {
     pub files: FileContents,
     /// Directories that contain no files but those of `files`.
     pub directories: BTreeSet<Arc<Path>>,
+    /// Those of `files` that are read although their directory does not have them.
+    pub added: BTreeSet<Arc<Path>>,
     /// Rule files that are ignored and override no others.
     pub aside: BTreeSet<Arc<Path>>,
     /// Earlier answers of the name service, used when it fails.
@@ -32,6 +34,12 @@ impl Overlay {
     fn names(&self, directory: &Path) -> Vec<OsString> {
         let inside = self.files.keys().filter(|path| path.parent() == Some(directory));
         inside.filter_map(|path| path.file_name()).map(OsStr::to_owned).collect()
+    }
+
+    /// Returns the names of the files that are added to a directory.
+    fn added<'d>(&'d self, directory: &'d Path) -> impl Iterator<Item = OsString> + 'd {
+        let inside = self.added.iter().filter(move |path| path.parent() == Some(directory));
+        inside.filter_map(|path| path.file_name()).map(OsStr::to_owned)
     }
 }
 
@@ -52,7 +60,10 @@ impl Loader<'_> {
         if self.overlay.directories.contains(path) {
             return Ok(Some(OverlayDirectory::AsBefore));
         }
-        Ok(TrustedDirectory::open(path, self.owner)?.map(OverlayDirectory::Trusted))
+        let opened = TrustedDirectory::open(path, self.owner)?.map(OverlayDirectory::Trusted);
+        // A missing directory consists of the added files.
+        let has_added = self.overlay.added(path).next().is_some();
+        Ok(opened.or_else(|| has_added.then_some(OverlayDirectory::AsBefore)))
     }
 
     /// Returns the names in a directory, sorted by bytes.
@@ -65,7 +76,13 @@ impl Loader<'_> {
         path: &Path,
     ) -> Result<Vec<OsString>, TrustError> {
         match opened {
-            OverlayDirectory::Trusted(directory) => directory.names(),
+            OverlayDirectory::Trusted(directory) => {
+                let mut names = directory.names()?;
+                names.extend(self.overlay.added(path));
+                names.sort_unstable();
+                names.dedup();
+                Ok(names)
+            }
             OverlayDirectory::AsBefore => Ok(self.overlay.names(path)),
         }
     }

@@ -13,7 +13,7 @@ pub type TestReporter = fn(&[TestedFile], Severity) -> Vec<Diagnostic>;
 pub(super) struct TestedRules {
     report: TestReporter,
     /// True if a test that fails is an error. At a reload the settings decide.
-    is_strict: bool,
+    pub(super) is_strict: bool,
 }
 
 impl Default for TestedRules {
@@ -32,16 +32,19 @@ impl PolicyBuilder {
     }
 
     /// Adds a diagnostic for each test that fails. Drops the tests, which contain copies of rules.
-    pub(super) fn tested(&self, mut loaded: Loaded) -> Loaded {
+    pub(super) fn tested(&self, loaded: Loaded) -> Loaded {
+        let settings = self.settings.as_ref().map(ReloadedSettings::running);
+        let is_strict = settings.map_or(self.tests.is_strict, |own| own.strict_tests);
+        self.tested_as(loaded, is_strict)
+    }
+
+    /// The same, with a failing test as an error if `is_strict`.
+    pub(super) fn tested_as(&self, mut loaded: Loaded, is_strict: bool) -> Loaded {
         let tests = std::mem::take(&mut loaded.tests);
         if tests.is_empty() {
             return loaded;
         }
-        let settings = self.settings.as_ref().map(ReloadedSettings::running);
-        let severity = match settings.map_or(self.tests.is_strict, |own| own.strict_tests) {
-            true => Severity::Error,
-            false => Severity::Warning,
-        };
+        let severity = if is_strict { Severity::Error } else { Severity::Warning };
         loaded.diagnostics.extend((self.tests.report)(&tests, severity));
         sort(&mut loaded.diagnostics);
         loaded

@@ -61,6 +61,17 @@ impl ReloadedSettings {
         (!applied.is_empty()).then(|| SettingsUpdate { settings: self.running.clone(), fast_moves })
     }
 
+    /// Returns the settings after a reload, with the changes and the diagnostics of the file. Changes nothing.
+    pub(super) fn foresee(&self) -> (Settings, SettingChanges, Vec<Diagnostic>) {
+        let (new, diagnostics) = (self.reader)();
+        let mut running = self.running.clone();
+        if has_errors(&diagnostics) {
+            return (running, SettingChanges::default(), diagnostics);
+        }
+        let changes = running.take_changes(&new);
+        (running, changes, diagnostics)
+    }
+
     /// Returns the warnings about changes that need a restart.
     pub(super) fn warnings(&self, file: &Arc<Path>) -> Vec<Diagnostic> {
         let help = "run 'systemctl restart cgruled'; processes stay in their cgroups";

@@ -126,6 +126,7 @@ impl Lookups {
             WorkerReply::Group { gid, .. } => LookupKey::Group(*gid),
             WorkerReply::Container { key, .. } => LookupKey::Container(*key),
             WorkerReply::Policy(_)
+            | WorkerReply::Planned(_)
             | WorkerReply::Examined { .. }
             | WorkerReply::Readable(_)
             | WorkerReply::Manager(_)

@@ -9,9 +9,11 @@ use super::super::{PolicyService, WorkerHandle};
 use super::*;
 use crate::cgroup::host::ManagedRoots;
 use crate::cgroup::mounts::Hierarchies;
+use crate::config::daemon_toml::changes::SettingChanges;
 use crate::event::Nanos;
 use crate::event::{Gid, Uid};
 use crate::policy::Policy;
+use crate::policy::planned::{PlanRequest, PlannedPolicy};
 use crate::rules::container::{ContainerEngine, ContainerId, ContainerKey};
 use crate::rules::names::{UnknownName, UserIdentity};
 
@@ -129,6 +131,7 @@ impl Bench {
             | WorkerReply::Examined { .. }
             | WorkerReply::Readable(_)
             | WorkerReply::NamesAppeared
+            | WorkerReply::Planned(_)
             | WorkerReply::Manager(_) => panic!(),
         }
     }
@@ -270,6 +273,11 @@ impl PolicyService for SlowOffice {
     fn reload(&mut self) -> Box<Policy> {
         self.directory.wait(RELOAD);
         policy(2)
+    }
+
+    fn plan(&mut self, request: &PlanRequest) -> PlannedPolicy {
+        let (diagnostics, settings) = (Vec::new(), SettingChanges::default());
+        PlannedPolicy { number: request.number, policy: None, diagnostics, settings }
     }
 
     fn directory(&self) -> Arc<dyn Directory> {

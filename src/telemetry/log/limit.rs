@@ -22,6 +22,7 @@ const CAUSES: usize = 1024;
 pub struct LogLimiter {
     said: HashMap<u64, (Nanos, u64), FixedState>,
     metrics: Arc<Metrics>,
+    is_closed: bool,
 }
 
 /// Number of records of a cause that were suppressed before this one. Zero is formatted as an empty
@@ -32,12 +33,21 @@ pub struct LeftOut(u64);
 impl LogLimiter {
     /// Creates a limiter that counts suppressed records in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { said: HashMap::default(), metrics }
+        Self { said: HashMap::default(), metrics, is_closed: false }
+    }
+
+    /// Creates a limiter that admits no record: for decisions that are not carried out.
+    pub fn closed() -> Self {
+        let metrics = Arc::default();
+        Self { said: HashMap::default(), metrics, is_closed: true }
     }
 
     /// Checks whether a record of this cause may be written now. Returns `None` if it is
     /// suppressed.
     pub fn admit(&mut self, cause: &impl Hash, now: Nanos) -> Option<LeftOut> {
+        if self.is_closed {
+            return None;
+        }
         let key = FixedState::default().hash_one(cause);
         if self.said.len() >= CAUSES && !self.said.contains_key(&key) {
             self.said.retain(|_, (last, _)| now.since(*last) < INTERVAL_NS);
@@ -83,6 +93,11 @@ mod tests {
         let later = limiter.admit(&"a", Nanos(INTERVAL_NS)).unwrap();
         assert_eq!(later.to_string(), " (1 similar suppressed)");
         assert_eq!(metrics.suppressed_log_records.get(), 1);
+    }
+
+    #[test]
+    fn a_closed_limiter_admits_nothing() {
+        assert_eq!(LogLimiter::closed().admit(&"a", Nanos(0)), None);
     }
 
     #[test]
