@@ -376,6 +376,10 @@ _cgrulectl() {
         ;;
     plan)
         case $prev in
+        --since)
+            :
+            return
+            ;;
         --config)
             _filedir
             return
@@ -394,7 +398,7 @@ _cgrulectl() {
             ;;
         esac
         if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "--all --json --config --rules --root --no-legacy --socket --help" -- "$cur"))
+            COMPREPLY=($(compgen -W "--all --json --since --config --rules --root --no-legacy --socket --help" -- "$cur"))
             return
         fi
         _filedir

@@ -40,7 +40,7 @@ pub(super) struct HistoryArgs {
     daemon: DaemonFlags,
 }
 
-fn age(text: &str) -> Result<Duration, String> {
+pub(super) fn age(text: &str) -> Result<Duration, String> {
     quantity::duration(text).ok_or_else(|| "write a time such as 90s, 30m or 1h".to_owned())
 }
 

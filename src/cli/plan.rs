@@ -1,15 +1,18 @@
 //! `cgrulectl plan`: shows what a reload would change, with files of the daemon or others. Must not decide
 //! anything: the daemon does, as at a reload.
 
+mod past;
 mod view;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::command::{DaemonFlags, ToolError};
 use super::daemon_client;
+use super::history::age;
 use super::json;
 use super::locale;
 use crate::config::escape::{Escaped, EscapedBytes};
@@ -34,6 +37,9 @@ pub(super) struct PlanArgs {
     /// one object
     #[arg(long)]
     json: bool,
+    /// for the processes of this last time, such as 1h, by the history
+    #[arg(long, value_name = "TIME", value_parser = age, conflicts_with = "file")]
+    since: Option<Duration>,
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -56,6 +62,10 @@ pub struct PlanAnswer {
 }
 
 pub(super) fn run(given: &PlanArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
+    if let Some(since) = given.since {
+        let options = PlanViewOptions { all: given.all, ascii: !locale::is_unicode() };
+        return past::run(&given.daemon, since, (given.json, options), out);
+    }
     let rules = given.daemon.options().rules;
     let rules = rules.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
     let file = given.file.as_deref().map(absolute).transpose()?;

@@ -37,8 +37,8 @@ impl<K: Kernel> Engine<K> {
         self.sticky.has_descendants() || self.ancestry.is_active() || self.placer.has_heirs()
     }
 
-    /// Passes pins, the programs of ancestors and rules of origins on to children. Called after the event socket or the list of all
-    /// processes was read, and before any evaluation.
+    /// Passes pins, the programs of ancestors and rules of origins on to children. Called after the event socket or the list
+    /// of all processes was read, and before any evaluation.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
         if !self.has_heirs() {
             return Ok(());

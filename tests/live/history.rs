@@ -75,3 +75,46 @@ fn a_disabled_history_is_said() {
     assert_eq!(status().history.capacity, 0);
     assert!(!ctl("status").ok().contains("History"));
 }
+
+#[test]
+fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
+    let Some((live, _daemon)) = served() else { return };
+    let tool = live.program("bin/tool");
+    live.write_rules(&format!(
+        "[[rule]]\nname = \"tool\"\nuser = \"cgt-alice\"\nexe = \"{tool}\"\ncgroup = \"tools\"\n\
+         [[rule]]\nname = \"people\"\nuser = \"cgt-alice\"\ncgroup = \"there\"\n"
+    ));
+    ctl("reload").ok();
+    let storm = || {
+        for _ in 0..20 {
+            let plain = live.hold(&become_alice());
+            let tools = live.actor(&format!("{} exec {tool} tool hold", become_alice()));
+            let bob = live.hold(&format!("uid {BOB} {BOB}"));
+            live.fence();
+            drop((plain, tools, bob));
+        }
+    };
+    storm();
+    // Rules that are not active: one is the same, one is missing, one is new.
+    let directory = live.path("others");
+    std::fs::create_dir(&directory).unwrap();
+    let rules = format!(
+        "version = 1\n[[rule]]\nname = \"tool\"\nuser = \"cgt-alice\"\nexe = \"{tool}\"\ncgroup = \"tools\"\n\
+         [[rule]]\nname = \"bob\"\nuser = \"cgt-bob\"\ncgroup = \"bob\"\n"
+    );
+    std::fs::write(directory.join("50-test.toml"), &rules).unwrap();
+    let directory = directory.display();
+    let said = ctl(&format!("plan --since 10m --json --rules {directory} --no-legacy"));
+    assert_eq!(said.code, 3, "{said:?}");
+    let plan: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let counts = |uid: u32| -> u64 {
+        let all = plan["different"].as_array().unwrap().iter();
+        all.filter(|one| one["uid"] == uid).map(|one| one["count"].as_u64().unwrap()).sum()
+    };
+    let own = recorded("--all");
+    let moved_alice =
+        own.iter().filter(|one| one.uid == Some(ALICE) && one.rule.as_deref() == Some("people"));
+    let of_bob = own.iter().filter(|one| one.uid == Some(BOB) && one.outcome == "no-rule");
+    assert_eq!((counts(ALICE), counts(BOB)), (moved_alice.count() as u64, of_bob.count() as u64));
+    assert!(counts(ALICE) >= 20 && counts(BOB) >= 20, "{plan}");
+}

@@ -22,12 +22,12 @@ pub struct PlanViewOptions {
 }
 
 impl PlanViewOptions {
-    const fn arrow(self) -> &'static str {
+    pub(super) const fn arrow(self) -> &'static str {
         if self.ascii { "->" } else { "→" }
     }
 
     /// Returns how many of these are shown.
-    fn shown(self, count: usize) -> usize {
+    pub(super) fn shown(self, count: usize) -> usize {
         if self.all { count } else { count.min(SHOWN) }
     }
 }
