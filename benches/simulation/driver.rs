@@ -283,14 +283,15 @@ impl Daemon {
                 let (reply, received) = crossbeam_channel::bounded(1);
                 self.engine.expect_other_work();
                 self.engine.plan(PlanSources::default(), reply);
-                self.plan = Some(PlanCheck::Requested(received));
+                let places = self.machine.borrow().places();
+                self.plan = Some(PlanCheck::Requested(received, places));
             }
-            Some(PlanCheck::Requested(received)) => {
+            Some(PlanCheck::Requested(received, places)) => {
                 let Ok(PlanReply::Plan(plan)) = received.try_recv() else {
                     self.machine.borrow_mut().violate("no plan".to_owned());
                     return false;
                 };
-                let expected = self.machine.borrow().expected_by(&plan);
+                let expected = self.machine.borrow().expected_by(&plan, &places);
                 self.plan = Some(PlanCheck::Reloading(expected));
                 self.engine.expect_other_work();
                 self.engine.reload();

@@ -1,6 +1,8 @@
 //! Plans at rest: the engine is asked what a reload of other files would change, and then reloads them. Each process
 //! must be where the plan said.
 
+use std::collections::HashMap;
+
 use cgruled::control::difference::DecisionChange;
 use cgruled::control::plan::{Plan, PlanReply};
 use cgruled::rules::names::UserIdentity;
@@ -15,11 +17,14 @@ pub(crate) const EVERY: u32 = 4;
 
 /// A plan that is compared with its reload.
 pub(crate) enum PlanCheck {
-    /// The engine computes it.
-    Requested(Receiver<PlanReply>),
+    /// The engine computes it. Where the processes were before, by identity.
+    Requested(Receiver<PlanReply>, Places),
     /// The files are reloaded. The processes, with what is expected of them.
     Reloading(Vec<Expected>),
 }
+
+/// The paths of processes in both hierarchies, by identity.
+pub(crate) type Places = HashMap<u64, [String; 2]>;
 
 /// Where a process must be after a reload.
 pub(crate) struct Expected {
@@ -32,7 +37,7 @@ pub(crate) struct Expected {
 
 impl Machine {
     /// Returns where each process must be after a reload, except those of which the plan does not know it.
-    pub(crate) fn expected_by(&self, plan: &Plan) -> Vec<Expected> {
+    pub(crate) fn expected_by(&self, plan: &Plan, before: &Places) -> Vec<Expected> {
         let mut expected = Vec::new();
         for process in self.pids.iter().filter_map(|&pid| self.find(pid)) {
             let planned = plan.processes.iter().find(|one| one.pid.get() == process.pid);
@@ -43,6 +48,10 @@ impl Machine {
                 continue;
             }
             let mut paths = self.paths_of(process);
+            // A periodic scan has moved it since the plan was requested.
+            if before.get(&process.identity) != Some(&paths) {
+                continue;
+            }
             for step in planned.iter().flat_map(|one| &one.moves) {
                 paths[step.hierarchy] = step.to.to_string();
             }
@@ -83,6 +92,12 @@ impl Machine {
         let is_user = |one: &&UserIdentity| one.uid.0 == uid;
         let before = self.services.plan_users.iter().find(is_user);
         before.is_some_and(|before| self.active.believed.iter().find(is_user) != Some(before))
+    }
+
+    /// Returns where the processes are.
+    pub(crate) fn places(&self) -> Places {
+        let processes = self.pids.iter().filter_map(|&pid| self.find(pid));
+        processes.map(|process| (process.identity, self.paths_of(process))).collect()
     }
 
     fn paths_of(&self, process: &Process) -> [String; 2] {

@@ -30,6 +30,8 @@ const NEVER: Nanos = Nanos(u64::MAX);
 pub(super) struct RunningProcess {
     pub(super) pid: Pid,
     pub(super) identity: u64,
+    /// A time before it was found to have this identity: a fork with a later one ends it.
+    pub(super) seen: Nanos,
     /// Time of the first change that is not evaluated.
     pub(super) first: Nanos,
     /// Time from which it may run the program: that of the last exec that is evaluated, else of the change.
@@ -152,7 +154,7 @@ impl AncestryTable {
         own: Option<Ancestor>,
         kernel: &mut impl Kernel,
     ) -> bool {
-        let RunningProcess { pid, identity, first, since, is_event } = process;
+        let RunningProcess { pid, identity, seen, first, since, is_event } = process;
         let mut has_changed = is_event && self.withdraw_departed(pid, first);
         let before = self.marks.get(pid, kernel).cloned();
         if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
@@ -171,7 +173,7 @@ impl AncestryTable {
                 }
                 (entry.since, entry.mark.inherited)
             }
-            None => (kernel.now(), None),
+            None => (seen, None),
         };
         let found = [if is_event { since } else { NEVER }, kernel.now()];
         let is_new = own.is_some();
@@ -300,10 +302,11 @@ impl AncestryTable {
         let mut parents = vec![(from, programs)];
         while let Some((parent, programs)) = parents.pop() {
             for child in children(parent, kernel) {
+                let seen = kernel.now();
                 let Some(identity) = kernel.identity(child) else { continue };
                 let (since, before) = match self.marks.get(child, kernel) {
                     Some(entry) => (entry.since, entry.mark.clone()),
-                    None => (kernel.now(), AncestryMark::new(None, None)),
+                    None => (seen, AncestryMark::new(None, None)),
                 };
                 let known = before.inherited.as_deref().unwrap_or_default();
                 let all = merged(known, &programs);

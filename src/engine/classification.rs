@@ -201,6 +201,7 @@ impl<K: Kernel> Engine<K> {
         // An earlier exec may still wait for its examination.
         let first = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
         let is_event = evaluation.cause.intersects(Cause::EXEC | Cause::UID);
+        let seen = self.kernel.now();
         if self.kernel.identity(pid) != Some(identity) {
             if is_event && self.ancestry.withdraw_departed(pid, first) {
                 self.rescan.want(Urgency::Limited);
@@ -208,7 +209,7 @@ impl<K: Kernel> Engine<K> {
             return None;
         }
         let since = evaluation.executed.unwrap_or(since);
-        let process = RunningProcess { pid, identity, first, since, is_event };
+        let process = RunningProcess { pid, identity, seen, first, since, is_event };
         if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.
             self.rescan.want(Urgency::Limited);

@@ -2,8 +2,8 @@
 //!
 //! The rule thread builds the policy as for a reload ([`crate::policy::planned`]). Here each process is
 //! evaluated by it and by the active one, with the functions of an evaluation and a placer that records moves
-//! instead of making them. A plan of 1,000 processes takes 20 to 60 ms of CPU time, so that it is computed in
-//! parts, like reports.
+//! instead of making them. A plan takes 17 us of CPU time for each process (measured with 89 processes and
+//! one rule), so that it is computed in parts, like reports.
 //!
 //! What must be read, examined or looked up is requested as in an evaluation. A process about which that is not
 //! known after [`PATIENCE_NS`] is reported as unknown.

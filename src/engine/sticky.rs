@@ -164,14 +164,15 @@ impl PinTable {
         // The ID of a thread stands for its process.
         let pid = kernel.status(request.pid?)?.process;
         // The identity is read before the owner: if the PID is reused in between, the entry is for
-        // the exited process and cannot pin one of another user.
+        // the exited process and cannot pin one of another user. The time is read before that: the fork
+        // of another process with the PID is later, and ends the pin.
+        let now = kernel.now();
         let started = kernel.identity(pid)?;
         let owner = kernel.status(pid)?;
         if peer != Uid(0) && (owner.real, owner.effective) != (peer, peer) {
             return None;
         }
-        let (now, mark) =
-            (kernel.now(), PinMark { has_heirs: false, is_cancelled: false, client, account });
+        let mark = PinMark { has_heirs: false, is_cancelled: false, client, account };
         match request.action {
             PinAction::Cancel => {
                 self.cancel(pid, &Entry::own(started, now, mark));

@@ -120,7 +120,8 @@ impl<K: Kernel> Engine<K> {
         };
         let identity = self.kernel.identity_of(pid, handle)?;
         let since = self.kernel.now();
-        let process = RunningProcess { pid, identity, first: since, since, is_event: false };
+        let process =
+            RunningProcess { pid, identity, seen: since, first: since, since, is_event: false };
         run.ancestry.runs(process, own, &mut self.kernel);
         None
     }

@@ -64,7 +64,12 @@ impl InheritedOrigins {
         if self.of(pid, kernel) == Some(rule) {
             return;
         }
-        let entry = Entry::own(identity, kernel.now(), OriginRule(rule));
+        // A fork with a later time ends it: another process may have the PID before that is checked.
+        let seen = kernel.now();
+        if kernel.identity(pid) != Some(identity) {
+            return;
+        }
+        let entry = Entry::own(identity, seen, OriginRule(rule));
         let is_full = !self.marks.insert(pid, entry);
         if is_full {
             self.metrics.lost_origins.increment();
