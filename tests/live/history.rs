@@ -1,5 +1,7 @@
 //! Tests `cgrulectl history`: decisions about processes that have exited, and who may read them.
 
+use std::time::Duration;
+
 use cgruled::control::history::message::RecordedEvaluation;
 
 use crate::control::ctl::ctl;
@@ -95,6 +97,13 @@ fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
         }
     };
     storm();
+    // The rechecks of the last placements are over.
+    let evaluations = || recorded("--all").iter().filter(|one| one.uid.is_some()).count();
+    assert!(eventually(PATIENCE, || {
+        let before = evaluations();
+        std::thread::sleep(Duration::from_millis(500));
+        evaluations() == before
+    }));
     // Rules that are not active: one is the same, one is missing, one is new.
     let directory = live.path("others");
     std::fs::create_dir(&directory).unwrap();

@@ -49,6 +49,6 @@ fn a_rule_is_tried_before_it_acts() {
     ctl("reload").ok();
     live.expect(&actor, "trial");
     let acting = hits("trial");
-    assert!(!acting.observe && acting.placed == 1 && acting.matched == 1, "{acting:?}");
+    assert!(!acting.observe && acting.placed == 1 && acting.matched >= 1, "{acting:?}");
     daemon.stop();
 }
