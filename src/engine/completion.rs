@@ -65,11 +65,16 @@ impl<K: Kernel> Engine<K> {
     /// Children of a pinned process are only evaluated for their own events, but not those that were born between
     /// a change of the process and its pin.
     fn finish_pinned(&mut self, evaluation: EvaluationRequest, opened: Nanos) {
-        self.intake.forks.dismissed(evaluation.pid);
         let pin = self.sticky.pin(evaluation.pid, &mut self.kernel);
-        if let Some(pin) = pin.filter(|pin| evaluation.since <= pin.since) {
-            let evaluated = Evaluated { since: evaluation.since, opened, ended: pin.since };
-            self.intake.forks.completed(evaluation.pid, evaluated);
+        // An evaluation for an earlier change may still wait for another thread.
+        let waits_since = self.intake.forks.waits_since(evaluation.pid);
+        let since = waits_since.map_or(evaluation.since, |since| since.min(evaluation.since));
+        match pin.filter(|pin| since <= pin.since) {
+            Some(pin) => {
+                let evaluated = Evaluated { since, opened, ended: pin.since };
+                self.intake.forks.completed(evaluation.pid, evaluated);
+            }
+            None => self.intake.forks.dismissed(evaluation.pid),
         }
     }
 
@@ -172,7 +177,11 @@ impl<K: Kernel> Engine<K> {
             Placement::Placed => was_elsewhere || was_refused || is_late,
             // Descendants may belong elsewhere, where moves are not refused. The second evaluation after a birth, or
             // after a scan of a process in the root cgroup, tells nothing new: a scan for each would never end.
-            Placement::Refused => was_elsewhere || is_late && !is_second,
+            // When a repeated move is refused for good, they may have been born while it was tried.
+            Placement::Refused => {
+                let can_pass = self.placer.can_refusal_pass(&self.kernel, job.evaluation.pid);
+                was_elsewhere || was_refused && !can_pass || is_late && !is_second
+            }
             // The process exited, before or during the move.
             Placement::Gone | Placement::Replaced => was_elsewhere || was_refused,
             Placement::InPlace => was_refused || self.has_returned(job.evaluation),

@@ -133,6 +133,11 @@ impl ForkTracker {
         self.pending_since = Some(self.pending_since.map_or(since, |earliest| earliest.min(since)));
     }
 
+    /// Returns since when the window of `pid` is open, if its evaluation waits for another thread.
+    pub fn waits_since(&self, pid: Pid) -> Option<Nanos> {
+        self.pending.get(&pid).map(|&(since, _)| since)
+    }
+
     /// Records that the process stays in its cgroup in any case: its children are only evaluated
     /// for their own events.
     pub fn dismissed(&mut self, pid: Pid) {
