@@ -98,7 +98,8 @@ fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
     };
     storm();
     // The rechecks of the last placements are over.
-    let evaluations = || recorded("--all").iter().filter(|one| one.uid.is_some()).count();
+    let is_ours = |one: &&RecordedEvaluation| [Some(ALICE), Some(BOB)].contains(&one.uid);
+    let evaluations = || recorded("--all").iter().filter(is_ours).count();
     assert!(eventually(PATIENCE, || {
         let before = evaluations();
         std::thread::sleep(Duration::from_millis(500));
@@ -120,10 +121,20 @@ fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
         let all = plan["different"].as_array().unwrap().iter();
         all.filter(|one| one["uid"] == uid).map(|one| one["count"].as_u64().unwrap()).sum()
     };
+    for one in plan["different"].as_array().unwrap() {
+        let rules = (one["old"]["rule"].as_str(), one["new"]["rule"].as_str());
+        let uid = one["uid"].as_u64();
+        if uid == Some(u64::from(ALICE)) {
+            assert_eq!(rules, (Some("people"), None), "{one}");
+        } else if uid == Some(u64::from(BOB)) {
+            assert_eq!(rules, (None, Some("bob")), "{one}");
+        }
+    }
+    // Evaluations may be added between both requests.
     let own = recorded("--all");
-    let moved_alice =
+    let of_alice =
         own.iter().filter(|one| one.uid == Some(ALICE) && one.rule.as_deref() == Some("people"));
     let of_bob = own.iter().filter(|one| one.uid == Some(BOB) && one.outcome == "no-rule");
-    assert_eq!((counts(ALICE), counts(BOB)), (moved_alice.count() as u64, of_bob.count() as u64));
+    assert!(counts(ALICE) <= of_alice.count() as u64 && counts(BOB) <= of_bob.count() as u64);
     assert!(counts(ALICE) >= 20 && counts(BOB) >= 20, "{plan}");
 }
