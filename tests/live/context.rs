@@ -219,10 +219,13 @@ fn explain_names_unit_and_login() {
 fn arguments_count_at_each_exec() {
     let Some(live) = Live::require() else { return };
     let program = live.program("bin/tool");
-    let rules = "[[rule]]\nuser = \"cgt-alice\"\nargument = \"work*\"\ncgroup = \"workers\"\n\
-                 [[rule]]\nuser = \"cgt-alice\"\nargument.1 = \"say\"\nargument.2 = \"log\"\ncgroup = \"logs\"\n\
-                 [[rule]]\nuser = \"cgt-alice\"\nnot = { argument = \"free\" }\ncgroup = \"rest\"\n";
-    let daemon = live.daemon(rules);
+    // Before its exec a process has the user and other arguments.
+    let rules = format!(
+        "[[rule]]\nuser = \"cgt-alice\"\nargument = \"work*\"\ncgroup = \"workers\"\n\
+         [[rule]]\nuser = \"cgt-alice\"\nargument.1 = \"say\"\nargument.2 = \"log\"\ncgroup = \"logs\"\n\
+         [[rule]]\nuser = \"cgt-alice\"\nexe = \"{program}\"\nnot = {{ argument = \"free\" }}\ncgroup = \"rest\"\n"
+    );
+    let daemon = live.daemon(&rules);
     let run = |words: &str| {
         let steps = format!("uid {ALICE} {ALICE} exec {program} tool {words} hold");
         let mut actor = live.actor(&steps);
