@@ -44,31 +44,37 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
     quantity::duration(text).ok_or_else(|| "write a time such as 90s, 30m or 1h".to_owned())
 }
 
-impl HistoryArgs {
-    /// Returns the request with the conditions that the daemon tests.
-    fn request(&self, filter: &DecisionFilter<'_>) -> ControlRequest {
-        let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        ControlRequest::History { ago_ms: self.since.map(ms), pid: self.pid, uid: filter.uid() }
-    }
-}
-
 pub(super) fn run(given: &HistoryArgs, out: &mut dyn Write) -> Result<u8, ToolError> {
     let mut filter = DecisionFilter::new("history", &given.conditions)?;
     filter.has_dull |= given.pid.is_some();
-    let mut reply = daemon_client::ask(&given.daemon, &given.request(&filter))?;
     let mut shown =
         HistoryOutput { out, is_json: given.json, names: UserNames::default(), count: 0 };
+    let wanted = (given.since, given.pid, filter.uid());
+    let (status, lost) = each(&given.daemon, wanted, |own| match filter.admits(own) {
+        true => shown.evaluation(own),
+        false => Ok(()),
+    })?;
+    shown.lost(lost)?;
+    note(&status, given.since, shown.count);
+    Ok(0)
+}
+
+/// Passes each recorded evaluation of this last time, process and user to `take`. Returns the state of the history at the
+/// beginning, and how many were overwritten before they could be read.
+pub(super) fn each(
+    flags: &DaemonFlags,
+    (since, pid, uid): (Option<Duration>, Option<u32>, Option<u32>),
+    mut take: impl FnMut(&RecordedEvaluation) -> Result<(), ToolError>,
+) -> Result<(HistoryStatus, u64), ToolError> {
+    let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let request = ControlRequest::History { ago_ms: since.map(ms), pid, uid };
+    let mut reply = daemon_client::ask(flags, &request)?;
     let mut status = HistoryStatus::default();
     while let Some(message) = reply.next_line::<HistoryMessage>()? {
         match message {
             HistoryMessage::Begin(begin) => status = begin,
-            HistoryMessage::Evaluation(own) if filter.admits(&*own) => shown.evaluation(&own)?,
-            HistoryMessage::Evaluation(_) => {}
-            HistoryMessage::End { lost } => {
-                shown.lost(lost)?;
-                note(&status, given.since, shown.count);
-                return Ok(0);
-            }
+            HistoryMessage::Evaluation(own) => take(&own)?,
+            HistoryMessage::End { lost } => return Ok((status, lost)),
         }
     }
     Err(ToolError::NoDaemon("connection closed by the daemon".to_owned()))

@@ -12,14 +12,14 @@ use super::{CHANGES, ERRORS};
 use crate::cli::command::{DaemonFlags, ToolError};
 use crate::cli::decision_filter::UserNames;
 use crate::cli::format::{counted, timestamp};
-use crate::cli::{daemon_client, json};
+use crate::cli::history::each;
+use crate::cli::json;
 use crate::config::diagnostic::has_errors;
 use crate::config::escape::Escaped;
-use crate::control::history::message::{HistoryMessage, RecordedEvaluation};
+use crate::control::history::message::RecordedEvaluation;
 use crate::control::history::replay::{
     ReplayResult, ReplayedDecision, ReplayedEffect, ids, replay,
 };
-use crate::control::protocol::ControlRequest;
 use crate::daemon;
 use crate::event::{Nanos, Uid};
 use crate::policy::load::NameService;
@@ -156,22 +156,8 @@ pub(super) fn run(
     let found = PastPlan { rules: survey.loaded.rules.len(), ..PastPlan::default() };
     let (users, kinds) = (HashMap::new(), HashMap::new());
     let mut past = PastReplay { policy: &policy, names: &survey.names, users, kinds, found };
-    let ago_ms = u64::try_from(since.as_millis()).ok();
-    let request = ControlRequest::History { ago_ms, pid: None, uid: None };
-    let mut reply = daemon_client::ask(flags, &request)?;
-    loop {
-        match reply.next_line::<HistoryMessage>()? {
-            Some(HistoryMessage::Begin(_)) => {}
-            Some(HistoryMessage::Evaluation(own)) => past.add(&own)?,
-            Some(HistoryMessage::End { lost }) => {
-                past.found.lost = lost;
-                break;
-            }
-            None => {
-                return Err(ToolError::NoDaemon("connection closed by the daemon".to_owned()));
-            }
-        }
-    }
+    let (_, lost) = each(flags, (Some(since), None, None), |own| past.add(own))?;
+    past.found.lost = lost;
     let mut found = past.found;
     found.different.sort_by_key(|one| std::cmp::Reverse((one.count, one.last_ms)));
     if is_json {
