@@ -90,11 +90,12 @@ impl<K: Kernel> Engine<K> {
 
     /// Reports an evaluation to watching clients: first the rules that observe, then the decision.
     fn tell_watchers(&mut self, evaluation: EvaluationRequest, outcome: Placement, now: Nanos) {
+        let exe = self.last_decision.exe.take();
         let (rule, cgroup) = self.target(outcome);
         let record = DecisionRecord {
             pid: evaluation.pid,
             uid: self.last_decision.ids.map(|(uid, _)| uid),
-            exe: self.last_decision.exe.clone(),
+            exe,
             rule: rule.map(|rule| Arc::clone(&rule.name)),
             origin: rule.map(|rule| rule.origin.clone()),
             cgroup,
@@ -120,7 +121,7 @@ impl<K: Kernel> Engine<K> {
 }
 
 /// Returns the outcome of an evaluation as clients see it.
-fn outcome_of(evaluation: EvaluationRequest, outcome: Placement) -> EvaluationOutcome {
+pub(super) fn outcome_of(evaluation: EvaluationRequest, outcome: Placement) -> EvaluationOutcome {
     if outcome == Placement::InPlace && evaluation.cause.contains(Cause::RECHECK) {
         EvaluationOutcome::Confirmed
     } else {

@@ -1,6 +1,8 @@
 //! Counts decisions by rule. It must not decide about a process.
 
 use super::Engine;
+use super::decision_record::outcome_of;
+use crate::control::outcome::EvaluationOutcome;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
 use crate::event::Cause;
@@ -13,25 +15,10 @@ impl<K: Kernel> Engine<K> {
     /// process: a rule has the same count whether it observes or not.
     pub(super) fn count_rules(&mut self, evaluation: EvaluationRequest, outcome: Placement) {
         let is_recheck = evaluation.cause.contains(Cause::RECHECK);
-        let is_counted = match outcome {
-            Placement::Waiting => false,
-            Placement::InPlace => !is_recheck,
-            Placement::Gone
-            | Placement::NoRule
-            | Placement::Ignored
-            | Placement::Inapplicable
-            | Placement::Protected
-            | Placement::Sticky
-            | Placement::Placed
-            | Placement::WouldPlace
-            | Placement::Refused
-            | Placement::Replaced
-            | Placement::GivenUp
-            | Placement::InUnit
-            | Placement::InContainer
-            | Placement::OthersJob
-            | Placement::InSlice => true,
-        };
+        let is_counted = !matches!(
+            outcome_of(evaluation, outcome),
+            EvaluationOutcome::Waiting | EvaluationOutcome::Confirmed
+        );
         let hits = &self.policy.hits;
         if let Some(own) =
             self.last_decision.rule.filter(|_| is_counted).and_then(|id| hits.get(id))
