@@ -37,6 +37,12 @@ pub(super) enum EvaluationResult {
     OwnerKnown,
 }
 
+impl EvaluationResult {
+    fn examination(exe: KnownExe<'_>) -> Self {
+        Self::NeedsExamination(exe.raw().unwrap_or_default().into())
+    }
+}
+
 impl<K: Kernel> Engine<K> {
     /// Evaluates a process, as far as the data that were read suffice.
     pub(super) fn evaluate(
@@ -104,10 +110,7 @@ impl<K: Kernel> Engine<K> {
                 return EvaluationResult::Over(Placement::NoRule);
             }
             Choice::NeedsExe => return EvaluationResult::NeedsExe,
-            Choice::NeedsExamination => {
-                let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
-                return EvaluationResult::NeedsExamination(raw);
-            }
+            Choice::NeedsExamination => return EvaluationResult::examination(exe),
             Choice::Needs(missing) => return self.request(missing, evaluation),
         };
         self.last_decision.rule = Some(rule);
@@ -171,15 +174,8 @@ impl<K: Kernel> Engine<K> {
         };
         let own = match choice {
             Choice::NeedsExe => return Some(EvaluationResult::NeedsExe),
-            Choice::NeedsExamination => {
-                let raw = exe.seen().map_or_else(Box::default, |seen| Box::from(seen.raw));
-                return Some(EvaluationResult::NeedsExamination(raw));
-            }
-            Choice::Rule(_) => exe.seen().map(|seen| Ancestor {
-                path: seen.exe.path.into(),
-                invoked: seen.invoked.map(Box::from),
-                is_of_root,
-            }),
+            Choice::NeedsExamination => return Some(EvaluationResult::examination(exe)),
+            Choice::Rule(_) => exe.seen().map(|seen| seen.as_ancestor(is_of_root)),
             // What it ran before still counts, unless it executed something else.
             Choice::NoRule | Choice::Needs(_)
                 if matches!(exe, KnownExe::Unavailable)

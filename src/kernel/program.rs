@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::event::Pid;
 use crate::kernel::errno::{can_pass, errno_of};
 use crate::kernel::process::ProcFs;
+use crate::rules::ancestry::Ancestor;
 use crate::rules::{ExeFacts, base_name};
 pub use reader::{ExeRead, ExeReader, ReadRequest};
 pub use script::is_script;
@@ -114,6 +115,12 @@ impl<'a> ExeInfo<'a> {
     /// executable.
     pub fn name(self) -> &'a [u8] {
         self.invoked.unwrap_or(self.raw)
+    }
+
+    /// Returns the program as that of an ancestor.
+    pub fn as_ancestor(self, is_of_root: bool) -> Ancestor {
+        let (path, invoked) = (self.exe.path.into(), self.invoked.map(Box::from));
+        Ancestor { path, invoked, is_of_root }
     }
 
     /// Creates the entry of a kernel thread, which has a name in place of an executable. Only rules

@@ -17,7 +17,6 @@ use crate::placement::conditions::Conditions;
 use crate::placement::{Choice, Missing, decide, runs_program};
 use crate::policy::Policy;
 use crate::rules::RuleId;
-use crate::rules::ancestry::Ancestor;
 use crate::tracking::queue::EvaluationRequest;
 
 /// What a decision needs first.
@@ -111,11 +110,7 @@ impl<K: Kernel> Engine<K> {
         let own = match tested.of(is_of_root).map(|programs| runs_program(programs, exe)) {
             Some(Choice::NeedsExe) => return Some(Need::Exe),
             Some(Choice::NeedsExamination) => return Some(examination(exe.raw())),
-            Some(Choice::Rule(_)) => exe.seen().map(|seen| Ancestor {
-                path: seen.exe.path.into(),
-                invoked: seen.invoked.map(Box::from),
-                is_of_root,
-            }),
+            Some(Choice::Rule(_)) => exe.seen().map(|seen| seen.as_ancestor(is_of_root)),
             Some(Choice::NoRule | Choice::Needs(_)) | None => None,
         };
         let identity = self.kernel.identity_of(pid, handle)?;
