@@ -86,12 +86,13 @@ impl Machine {
     }
 
     /// The daemon begins to serve a request, and returns the process as it is then. What is born until
-    /// it is granted may be included or not.
+    /// it is granted, also by children that exit before, may be included, born before the pin, or after it.
     pub(crate) fn open_pin(&mut self, request: PinRequest) -> Option<Process> {
         let pid = self.process_of(request.pid?.get())?.pid;
         let process = self.find_mut(pid)?;
         let before = process.clone();
         process.excuses.may_be_pinned |= concerns_children(request, &before);
+        process.excuses.was_pinned = true;
         Some(before)
     }
 
@@ -107,6 +108,7 @@ impl Machine {
             let is_it = |one: &&mut Process| one.identity == open.identity;
             if let Some(process) = self.find_mut(open.pid).filter(is_it) {
                 process.excuses.may_be_pinned = open.excuses.may_be_pinned;
+                process.excuses.was_pinned = open.excuses.was_pinned || is_granted;
             }
         }
         // The ID of a thread stands for its process.
