@@ -16,7 +16,7 @@ use crate::policy::load::Subordinates;
 use crate::rules::container::ContainerKey;
 use crate::rules::destination::{Destination, SpecifierValues};
 use crate::rules::matcher::Matcher;
-use crate::rules::{Facts, Rule, RuleId};
+use crate::rules::{Facts, Rule, RuleId, Which};
 pub use protection::{Protection, protection};
 
 /// Executable of a process, as far as it was read.
@@ -87,57 +87,114 @@ pub enum Choice {
     Needs(Missing),
 }
 
-/// Returns the first rule that matches and applies. Needs the executable only if a rule that could
-/// come first requires it. `condition` returns whether the conditions of a rule are met; it is called only
-/// for rules whose other criteria match.
+impl Choice {
+    /// Returns the rule, or that none matches; `None` if something must be read first.
+    pub const fn decided(self) -> Option<Option<RuleId>> {
+        match self {
+            Self::Rule(id) => Some(Some(id)),
+            Self::NoRule => Some(None),
+            Self::NeedsExe | Self::NeedsExamination | Self::Needs(_) => None,
+        }
+    }
+}
+
+/// What data are needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The decision.
+    Decision,
+    /// Counters of rules that observe, or output. Without these data the decision is the same.
+    Record,
+}
+
+/// Returns the first rule that matches and applies; rules that only observe count as absent. Needs the
+/// executable only if a rule that could come first requires it. `condition` returns whether the conditions
+/// of a rule are met; it is called only for rules whose other criteria match.
 pub fn decide(
     matcher: &Matcher,
     user: &User,
     ids: (Uid, Gid),
     exe: KnownExe<'_>,
-    condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
-) -> Choice {
-    decide_observing(matcher, user, ids, exe, condition, |_| ())
-}
-
-/// Decides as [`decide`] does, and calls `observe` for each rule before the decision that observes and
-/// would match: the decision would be that rule if it were active and the others that observe absent.
-///
-/// A rule that observes needs the same data as an active one, so that its count is right. If data are
-/// needed first, the calls so far are void.
-pub fn decide_observing(
-    matcher: &Matcher,
-    user: &User,
-    (uid, gid): (Uid, Gid),
-    exe: KnownExe<'_>,
     mut condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
-    mut observe: impl FnMut(RuleId),
 ) -> Choice {
-    let seen = exe.seen();
-    let facts = Facts {
-        uid,
-        gid,
-        exe: seen.map(|seen| seen.exe),
-        invoked: seen.and_then(|seen| seen.invoked),
-    };
+    let facts = facts(ids, exe);
     let mut decision = matcher.decide(&user.plan, &facts);
     loop {
-        if matcher.asks_exe(&user.plan, gid, decision) {
-            match exe {
-                KnownExe::Unread => return Choice::NeedsExe,
-                KnownExe::Read(seen) if seen.is_unsure => return Choice::NeedsExamination,
-                KnownExe::Unavailable | KnownExe::Read(_) => {}
+        let rule = decision.and_then(|id| matcher.rule(id));
+        if rule.is_none_or(|rule| !rule.action.observes()) {
+            if let Some(needed) = asked(matcher, user, (ids.1, exe), decision, Which::Acting) {
+                return needed;
+            }
+            let Some(id) = decision else { return Choice::NoRule };
+            let conditional = rule.filter(|rule| rule.is_conditional());
+            match conditional.map_or(Ok(true), |rule| condition(id, rule)) {
+                Ok(true) => return Choice::Rule(id),
+                Ok(false) => {}
+                Err(missing) => return Choice::Needs(missing),
             }
         }
         let Some(id) = decision else { return Choice::NoRule };
-        let rule = matcher.rule(id).filter(|rule| rule.is_conditional());
-        match rule.map_or(Ok(true), |rule| condition(id, rule)) {
-            Ok(true) if rule.is_some_and(|rule| rule.action.observes()) => observe(id),
-            Ok(true) => return Choice::Rule(id),
-            Ok(false) => {}
-            Err(missing) => return Choice::Needs(missing),
-        }
         decision = matcher.decide_after(&user.plan, &facts, id);
+    }
+}
+
+/// Calls `observe` for each rule that observes, would match and comes before `decided`, the decision for the
+/// same process: it would be that rule if that were active and the others that observe absent.
+///
+/// A rule that observes needs the same data as an active one, so that its count is right. With `passes_over`
+/// it is passed over if they are not known. Returns whether none was.
+///
+/// # Errors
+/// What must be read first: the calls so far are void.
+pub fn observe_before(
+    matcher: &Matcher,
+    (user, gid, exe): (&User, Gid, KnownExe<'_>),
+    decided: Option<RuleId>,
+    passes_over: bool,
+    mut condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
+    mut observe: impl FnMut(RuleId),
+) -> Result<bool, Choice> {
+    let mut is_complete = true;
+    let mut lacks = |needed| {
+        is_complete = false;
+        if passes_over { Ok(()) } else { Err(needed) }
+    };
+    if let Some(needed) = asked(matcher, user, (gid, exe), decided, Which::All) {
+        lacks(needed)?;
+    }
+    let facts = facts((user.identity.uid, gid), exe);
+    let mut next = matcher.decide(&user.plan, &facts);
+    while let Some(id) = next.filter(|id| decided.is_none_or(|decided| *id < decided)) {
+        // Active ones before the decision have conditions that are not met.
+        let rule = matcher.rule(id).filter(|rule| rule.action.observes());
+        match rule.map_or(Ok(false), |rule| condition(id, rule)) {
+            Ok(true) => observe(id),
+            Ok(false) => {}
+            Err(missing) => lacks(Choice::Needs(missing))?,
+        }
+        next = matcher.decide_after(&user.plan, &facts, id);
+    }
+    Ok(is_complete)
+}
+
+fn facts((uid, gid): (Uid, Gid), exe: KnownExe<'_>) -> Facts<'_> {
+    let seen = exe.seen();
+    Facts { uid, gid, exe: seen.map(|seen| seen.exe), invoked: seen.and_then(|seen| seen.invoked) }
+}
+
+/// Returns what must be known of the executable before `decision` is certain.
+fn asked(
+    matcher: &Matcher,
+    user: &User,
+    (gid, exe): (Gid, KnownExe<'_>),
+    decision: Option<RuleId>,
+    which: Which,
+) -> Option<Choice> {
+    let asks = |needed| matcher.asks_exe(&user.plan, gid, decision, which).then_some(needed);
+    match exe {
+        KnownExe::Unread => asks(Choice::NeedsExe),
+        KnownExe::Read(seen) if seen.is_unsure => asks(Choice::NeedsExamination),
+        KnownExe::Unavailable | KnownExe::Read(_) => None,
     }
 }
 

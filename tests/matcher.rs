@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use cgruled::event::{Gid, Nanos, Uid};
 use cgruled::kernel::program::ExeInfo;
-use cgruled::placement::{Choice, KnownExe, Missing, decide_observing};
+use cgruled::placement::{Choice, KnownExe, Missing, decide, observe_before};
 use cgruled::policy::User;
+use cgruled::rules::Which;
 use cgruled::rules::context::{ContextCriteria, TextTest};
 use cgruled::rules::explain::{Mismatch, walk};
 use cgruled::rules::glob::Glob;
@@ -205,8 +206,15 @@ fn evaluate(
                 (true, false) => Err(Missing::Arguments),
             }
         };
-        let choice =
-            decide_observing(&matcher, &user, ids, exe, condition, |id| observed.push(index(id)));
+        let mut choice = decide(&matcher, &user, ids, exe, condition);
+        if let Some(decided) = choice.decided() {
+            let observe = |id| observed.push(index(id));
+            let facts = (&user, process.gid, exe);
+            if let Err(needed) = observe_before(&matcher, facts, decided, false, condition, observe)
+            {
+                choice = needed;
+            }
+        }
         match choice {
             Choice::Rule(id) => return (Some(index(id)), observed),
             Choice::NoRule => return (None, observed),
@@ -350,7 +358,7 @@ proptest! {
         let decision = matcher.decide(&plan, &all);
         for less in [Facts { exe: None, ..all }, Facts { invoked: None, ..all }] {
             let early = matcher.decide(&plan, &less);
-            if !matcher.asks_exe(&plan, all.gid, early) {
+            if !matcher.asks_exe(&plan, all.gid, early, Which::All) {
                 prop_assert_eq!(early, decision);
             }
         }
@@ -549,9 +557,9 @@ fn executables_are_not_read_when_no_rule_can_need_them() {
     let matcher = Matcher::compile(Arc::from(rules));
     assert!(!matcher.asks_identity());
     let plan = |uid| matcher.plan(&UserIdentity::nameless(Uid(uid)));
-    assert!(!matcher.asks_exe(&plan(1), Gid(0), Some(RuleId(0))));
-    assert!(!matcher.asks_exe(&plan(3), Gid(0), None));
-    assert!(matcher.asks_exe(&plan(2), Gid(0), None));
+    assert!(!matcher.asks_exe(&plan(1), Gid(0), Some(RuleId(0)), Which::All));
+    assert!(!matcher.asks_exe(&plan(3), Gid(0), None, Which::All));
+    assert!(matcher.asks_exe(&plan(2), Gid(0), None, Which::All));
 }
 
 #[test]
@@ -563,8 +571,8 @@ fn executables_are_not_read_after_a_rule_that_matches_anyway() {
     ];
     let matcher = Matcher::compile(Arc::from(rules));
     let plan = matcher.plan(&UserIdentity::nameless(Uid(1)));
-    assert!(!matcher.asks_exe(&plan, Gid(5), Some(RuleId(0))));
-    assert!(matcher.asks_exe(&plan, Gid(6), Some(RuleId(2))));
+    assert!(!matcher.asks_exe(&plan, Gid(5), Some(RuleId(0)), Which::All));
+    assert!(matcher.asks_exe(&plan, Gid(6), Some(RuleId(2)), Which::All));
 }
 
 #[test]

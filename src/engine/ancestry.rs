@@ -4,6 +4,7 @@
 
 mod births;
 mod mark;
+mod tested;
 
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
 use births::{Births, Creator};
 use mark::{AncestryMark, merged};
+pub(super) use tested::TestedProgram;
 
 /// All processes below sshd of a large login node, 120 bytes each: 30 MiB. A limit for each user would need its UID at
 /// each fork; the number of its processes is limited by the kernel.

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::ancestry::{AncestryTable, RunningProcess};
+use super::ancestry::{AncestryTable, RunningProcess, TestedProgram};
 use super::evaluated_process::{EvaluatedProcess, ProcessParts};
+use super::job::Evaluation;
+use super::known::{Known, NeededRead};
 use super::name_lookups::PendingName;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
@@ -15,7 +17,7 @@ use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo};
 use crate::placement::conditions::{ConditionFacts, Conditions};
-use crate::placement::{Choice, KnownExe, Missing, decide_observing, runs_program};
+use crate::placement::{Choice, KnownExe, Missing, Purpose, decide, observe_before};
 use crate::policy::Policy;
 use crate::policy::observer::{DecisionEvent, DecisionResult, ObservedProcess};
 use crate::rules::RuleId;
@@ -25,36 +27,22 @@ use crate::tracking::queue::EvaluationRequest;
 /// Result of an evaluation: its outcome, or a further read that it needs.
 pub(super) enum EvaluationResult {
     Over(Placement),
-    /// The executable must be read first.
-    NeedsExe,
-    /// The namespaces must be read first.
-    NeedsNamespaces,
-    /// This executable must be examined first.
-    NeedsExamination(Box<[u8]>),
-    /// The arguments must be read first.
-    NeedsArguments,
+    /// This must be read first.
+    Needs(NeededRead, Purpose),
     /// Another user mattered, who is known now: it is evaluated again.
     OwnerKnown,
-}
-
-impl EvaluationResult {
-    fn examination(exe: KnownExe<'_>) -> Self {
-        Self::NeedsExamination(exe.raw().unwrap_or_default().into())
-    }
 }
 
 impl<K: Kernel> Engine<K> {
     /// Evaluates a process, as far as the data that were read suffice.
     pub(super) fn evaluate(
         &mut self,
-        evaluation: EvaluationRequest,
+        job: &Evaluation,
         handle: &ProcessHandle,
-        exe: KnownExe<'_>,
-        arguments: &Arguments,
-        containment: Option<Containment>,
+        known: Known<'_>,
     ) -> EvaluationResult {
         self.observed.clear();
-        let result = self.decide_and_apply(evaluation, handle, exe, arguments, containment);
+        let result = self.decide_and_apply(job, handle, known);
         if !matches!(result, EvaluationResult::Over(_)) {
             // It is evaluated again with further data, or exits before: no rule may be counted twice.
             self.last_decision.rule = None;
@@ -65,23 +53,54 @@ impl<K: Kernel> Engine<K> {
 
     fn decide_and_apply(
         &mut self,
-        evaluation: EvaluationRequest,
+        job: &Evaluation,
         handle: &ProcessHandle,
-        exe: KnownExe<'_>,
-        arguments: &Arguments,
-        containment: Option<Containment>,
+        known: Known<'_>,
     ) -> EvaluationResult {
-        if let Some(result) = self.evaluate_without_rules(evaluation, handle, exe) {
+        if let Some(result) = self.evaluate_without_rules(job, handle, known.exe) {
             return result;
         }
+        let rule = match self.select(job, handle, known) {
+            Ok(rule) => rule,
+            Err(result) => return result,
+        };
+        self.last_decision.rule = Some(rule);
+        let evaluation = job.evaluation;
+        let Known { exe, containment, .. } = known;
+        let &ProcessHandle { uid, gid, .. } = handle;
+        if self.policy.lacks_group(rule, gid) {
+            return EvaluationResult::Over(self.wait(PendingName::Group(gid), evaluation));
+        }
+        let user = self.policy.users.get(&uid).and_then(|user| user.identity.name.as_deref());
+        let subject = PlacedProcess { evaluation, handle, user, exe, containment };
+        let outcome = match self.placer.apply(&self.policy, &mut self.kernel, rule, &subject) {
+            Ok(outcome) => outcome,
+            Err(missing) => return self.request(missing, Purpose::Decision, evaluation),
+        };
+        if let Some(ending) = outcome.ending(rule, self.placer.last_error()) {
+            self.observe(evaluation, (uid, gid), exe.seen().map(ExeInfo::name), ending);
+        }
+        EvaluationResult::Over(outcome)
+    }
+
+    /// Returns the first rule that matches.
+    ///
+    /// # Errors
+    /// The result of an evaluation without a rule, or before more is known.
+    fn select(
+        &mut self,
+        job: &Evaluation,
+        handle: &ProcessHandle,
+        Known { exe, arguments, containment }: Known<'_>,
+    ) -> Result<RuleId, EvaluationResult> {
+        let evaluation = job.evaluation;
         let &ProcessHandle { uid, gid, .. } = handle;
         let Some(user) = self.policy.users.get(&uid) else {
-            return EvaluationResult::Over(Placement::NoRule);
+            return Err(EvaluationResult::Over(Placement::NoRule));
         };
         if user.take_stale(evaluation.since) {
             self.kernel.identify(&self.policy, uid);
         }
-        let program = exe.seen().map(ExeInfo::name);
         let facts = ProcessConditions {
             policy: &self.policy,
             kernel: &mut self.kernel,
@@ -94,60 +113,56 @@ impl<K: Kernel> Engine<K> {
             containment,
         };
         let mut conditions = Conditions::new(&self.policy.context, facts);
-        let condition = |id, rule: &_| conditions.test(id, rule).map(|miss| miss.is_none());
-        let observed = &mut self.observed;
+        let mut condition = |id, rule: &_| conditions.test(id, rule).map(|miss| miss.is_none());
         let matcher = &self.policy.matcher;
-        let decided = decide_observing(matcher, user, (uid, gid), exe, condition, |id| {
-            observed.push(id);
-        });
+        let mut choice = decide(matcher, user, (uid, gid), exe, &mut condition);
+        let mut purpose = Purpose::Decision;
+        if let Some(decided) = choice.decided().filter(|_| matcher.has_observing()) {
+            let observe = |id| self.observed.push(id);
+            let (process, skips) = ((user, gid, exe), job.skips_records);
+            match observe_before(matcher, process, decided, skips, condition, observe) {
+                Ok(true) => {}
+                Ok(false) => self.metrics.not_observed.increment(),
+                Err(needed) => (choice, purpose) = (needed, Purpose::Record),
+            }
+        }
         if conditions.is_at_root() {
             self.rechecks.after_birth(evaluation, self.options.recheck_ns, self.kernel.now());
         }
-        let rule = match decided {
-            Choice::Rule(rule) => rule,
+        Err(match choice {
+            Choice::Rule(rule) => return Ok(rule),
             Choice::NoRule => {
+                let program = exe.seen().map(ExeInfo::name);
                 self.observe(evaluation, (uid, gid), program, DecisionResult::NoRule);
-                return EvaluationResult::Over(Placement::NoRule);
+                EvaluationResult::Over(Placement::NoRule)
             }
-            Choice::NeedsExe => return EvaluationResult::NeedsExe,
-            Choice::NeedsExamination => return EvaluationResult::examination(exe),
-            Choice::Needs(missing) => return self.request(missing, evaluation),
-        };
-        self.last_decision.rule = Some(rule);
-        if self.policy.lacks_group(rule, gid) {
-            return EvaluationResult::Over(self.wait(PendingName::Group(gid), evaluation));
-        }
-        let user = user.identity.name.as_deref();
-        let subject = PlacedProcess { evaluation, handle, user, exe, containment };
-        let outcome = match self.placer.apply(&self.policy, &mut self.kernel, rule, &subject) {
-            Ok(outcome) => outcome,
-            Err(missing) => return self.request(missing, evaluation),
-        };
-        if let Some(ending) = outcome.ending(rule, self.placer.last_error()) {
-            self.observe(evaluation, (uid, gid), program, ending);
-        }
-        EvaluationResult::Over(outcome)
+            Choice::NeedsExe => EvaluationResult::Needs(NeededRead::Exe, purpose),
+            Choice::NeedsExamination => {
+                EvaluationResult::Needs(NeededRead::examination(exe), purpose)
+            }
+            Choice::Needs(missing) => self.request(missing, purpose, evaluation),
+        })
     }
 
     /// Evaluates a process as far as no rule is needed. `None` if a rule decides.
     fn evaluate_without_rules(
         &mut self,
-        evaluation: EvaluationRequest,
+        job: &Evaluation,
         handle: &ProcessHandle,
         exe: KnownExe<'_>,
     ) -> Option<EvaluationResult> {
+        let evaluation = job.evaluation;
         self.last_decision.ids = Some((handle.uid, handle.gid));
-        let needed = self.note_program(evaluation, handle, exe);
-        if needed.is_some() {
-            return needed;
+        if let Some(needed) = self.note_program(evaluation, handle, exe) {
+            return Some(EvaluationResult::Needs(needed, Purpose::Decision));
         }
         if self.is_pinned(evaluation, handle) {
             let ids = (handle.uid, handle.gid);
             self.observe(evaluation, ids, None, DecisionResult::Sticky);
             return Some(EvaluationResult::Over(Placement::Sticky));
         }
-        if matches!(exe, KnownExe::Unread) && self.shows_exe() {
-            return Some(EvaluationResult::NeedsExe);
+        if matches!(exe, KnownExe::Unread) && !job.skips_records && self.shows_exe() {
+            return Some(EvaluationResult::Needs(NeededRead::Exe, Purpose::Record));
         }
         self.note_exe(exe);
         if self.policy.may_be_missing(handle.uid) {
@@ -165,25 +180,15 @@ impl<K: Kernel> Engine<K> {
         evaluation: EvaluationRequest,
         handle: &ProcessHandle,
         exe: KnownExe<'_>,
-    ) -> Option<EvaluationResult> {
+    ) -> Option<NeededRead> {
         let tested = self.policy.ancestors.as_ref()?;
         let is_of_root = self.kernel.status(evaluation.pid)?.real == Uid(0);
-        let choice = match tested.of(is_of_root) {
-            Some(programs) => runs_program(programs, exe),
-            None => Choice::NoRule,
-        };
-        let own = match choice {
-            Choice::NeedsExe => return Some(EvaluationResult::NeedsExe),
-            Choice::NeedsExamination => return Some(EvaluationResult::examination(exe)),
-            Choice::Rule(_) => exe.seen().map(|seen| seen.as_ancestor(is_of_root)),
+        let own = match TestedProgram::of(tested, is_of_root, exe) {
+            Ok(TestedProgram::Known(own)) => own,
             // What it ran before still counts, unless it executed something else.
-            Choice::NoRule | Choice::Needs(_)
-                if matches!(exe, KnownExe::Unavailable)
-                    && !evaluation.cause.contains(Cause::EXEC) =>
-            {
-                return None;
-            }
-            Choice::NoRule | Choice::Needs(_) => None,
+            Ok(TestedProgram::Unknown) if !evaluation.cause.contains(Cause::EXEC) => return None,
+            Ok(TestedProgram::Unknown) => None,
+            Err(needed) => return Some(needed),
         };
         if own.as_ref().is_some_and(|own| !self.ancestry.knows(evaluation.pid, own)) {
             // Children of before have the programs by now. Their forks, if they were read later, would take them away.
@@ -214,11 +219,16 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Requests what the placer misses.
-    fn request(&mut self, missing: Missing, evaluation: EvaluationRequest) -> EvaluationResult {
+    fn request(
+        &mut self,
+        missing: Missing,
+        purpose: Purpose,
+        evaluation: EvaluationRequest,
+    ) -> EvaluationResult {
         match missing {
-            Missing::Exe => EvaluationResult::NeedsExe,
-            Missing::Namespaces => EvaluationResult::NeedsNamespaces,
-            Missing::Arguments => EvaluationResult::NeedsArguments,
+            Missing::Exe => EvaluationResult::Needs(NeededRead::Exe, purpose),
+            Missing::Namespaces => EvaluationResult::Needs(NeededRead::Namespaces, purpose),
+            Missing::Arguments => EvaluationResult::Needs(NeededRead::Arguments, purpose),
             Missing::ContainerName(key) => {
                 EvaluationResult::Over(self.wait(PendingName::Container(key), evaluation))
             }

@@ -4,6 +4,7 @@
 use super::Engine;
 use super::classification::EvaluationResult;
 use super::job::{Evaluation, Queue};
+use super::known::{Known, NeededRead};
 use super::rechecks::attempts_before;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
@@ -13,7 +14,7 @@ use crate::kernel::container::Containment;
 use crate::kernel::errno::can_pass;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::{Arguments, ExeInfo, ExeRead, ReadRequest};
-use crate::placement::KnownExe;
+use crate::placement::{KnownExe, Purpose};
 use crate::tracking::queue::{EvaluationRequest, Threads};
 
 /// Maximum length of a kernel thread name, including the name of a workqueue.
@@ -28,6 +29,17 @@ const USUAL_PATH: usize = 64;
 pub(super) struct OpenEvaluation {
     job: Evaluation,
     handle: ProcessHandle,
+    purpose: Purpose,
+}
+
+/// How the engine obtains what an evaluation needs.
+enum Obtained {
+    /// The caller reads it.
+    Read(ReadRequest),
+    /// Another thread reads it, and the evaluation waits.
+    Later,
+    /// Not at all.
+    Never,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -115,7 +127,7 @@ impl<K: Kernel> Engine<K> {
     /// Continues the suspended evaluation with `read`. If more must be read, the next
     /// [`Self::turn`] requests it.
     pub fn supply(&mut self, read: &ExeRead) {
-        let Some(OpenEvaluation { mut job, handle }) = self.open.take() else {
+        let Some(OpenEvaluation { mut job, handle, .. }) = self.open.take() else {
             self.also_needed = self.supply_plan(read);
             return;
         };
@@ -171,19 +183,22 @@ impl<K: Kernel> Engine<K> {
     /// Continues the suspended evaluation without its executable, because the read blocks another
     /// thread.
     pub fn read_is_late(&mut self) {
-        let Some(OpenEvaluation { job, handle }) = self.open.take() else {
+        let Some(OpenEvaluation { job, handle, purpose }) = self.open.take() else {
             return self.plan_read_is_late();
         };
         self.metrics.blocked_reads.increment();
         let user = self.policy.accountable(handle.uid);
         self.executables.block(job.evaluation.pid, user, self.kernel.now());
-        let unknown = Some(Containment::Unknown);
-        let request = self.proceed(
-            Evaluation { is_final: true, ..job },
-            handle,
-            KnownExe::Unavailable,
-            unknown,
-        );
+        let request = match purpose {
+            Purpose::Decision => {
+                let job = Evaluation { is_final: true, ..job };
+                self.proceed(job, handle, KnownExe::Unavailable, Some(Containment::Unknown))
+            }
+            Purpose::Record => {
+                let job = Evaluation { skips_records: true, ..job };
+                self.proceed(job, handle, KnownExe::Unread, None)
+            }
+        };
         debug_assert!(request.is_none());
     }
 
@@ -195,7 +210,6 @@ impl<K: Kernel> Engine<K> {
         exe: KnownExe<'_>,
         mut containment: Option<Containment>,
     ) -> Option<ReadRequest> {
-        let pid = job.evaluation.pid;
         // The result belongs to this process: replies for another process of the same PID are
         // discarded.
         let program = job.program.take();
@@ -203,51 +217,66 @@ impl<K: Kernel> Engine<K> {
         let mut arguments =
             program.as_ref().map_or_else(Arguments::default, |own| own.arguments.clone());
         loop {
-            match self.evaluate(job.evaluation, &handle, exe, &arguments, containment) {
+            let known = Known { exe, arguments: &arguments, containment };
+            let (needed, purpose) = match self.evaluate(&job, &handle, known) {
                 EvaluationResult::Over(outcome) => {
                     self.finish(&job, Some(&handle), outcome);
                     return None;
                 }
-                EvaluationResult::NeedsExe => {
-                    let user = self.policy.accountable(handle.uid);
-                    if self.executables.may_be_read(user, &self.kernel) {
-                        let request = ReadRequest { pid, thread: handle.thread, namespaces: false };
-                        self.open = Some(OpenEvaluation { job, handle });
-                        return Some(request);
-                    }
-                    if !job.is_final && self.examine(&job, &handle, None, false) {
-                        self.finish(&job, Some(&handle), Placement::Waiting);
-                        return None;
-                    }
-                    exe = KnownExe::Unavailable;
+                EvaluationResult::Needs(needed, purpose) => (needed, purpose),
+                EvaluationResult::OwnerKnown => continue,
+            };
+            match self.obtain(&job, &handle, &needed, purpose) {
+                Obtained::Read(request) => {
+                    job.program = program;
+                    self.open = Some(OpenEvaluation { job, handle, purpose });
+                    return Some(request);
                 }
-                EvaluationResult::NeedsNamespaces => {
-                    let user = self.policy.accountable(handle.uid);
-                    if !job.is_final && self.executables.may_be_read(user, &self.kernel) {
-                        let request = ReadRequest { pid, thread: handle.thread, namespaces: true };
-                        job.program = program;
-                        self.open = Some(OpenEvaluation { job, handle });
-                        return Some(request);
-                    }
-                    containment = Some(Containment::Unknown);
+                Obtained::Later => {
+                    self.finish(&job, Some(&handle), Placement::Waiting);
+                    return None;
                 }
-                EvaluationResult::NeedsArguments => {
-                    if !job.is_final && self.examine(&job, &handle, None, true) {
-                        self.finish(&job, Some(&handle), Placement::Waiting);
-                        return None;
-                    }
-                    arguments = Arguments::Unavailable;
-                }
-                EvaluationResult::OwnerKnown => {}
-                EvaluationResult::NeedsExamination(raw) => {
-                    if !job.is_final && self.examine(&job, &handle, Some(raw), false) {
-                        self.finish(&job, Some(&handle), Placement::Waiting);
-                        return None;
-                    }
-                    exe = exe.as_final();
-                }
+                Obtained::Never if purpose == Purpose::Record => job.skips_records = true,
+                Obtained::Never => match needed {
+                    NeededRead::Exe => exe = KnownExe::Unavailable,
+                    NeededRead::Namespaces => containment = Some(Containment::Unknown),
+                    NeededRead::Arguments => arguments = Arguments::Unavailable,
+                    NeededRead::Examination(_) => exe = exe.as_final(),
+                },
             }
         }
+    }
+
+    /// Requests what an evaluation needs, if it may be read.
+    fn obtain(
+        &mut self,
+        job: &Evaluation,
+        handle: &ProcessHandle,
+        needed: &NeededRead,
+        purpose: Purpose,
+    ) -> Obtained {
+        let user = self.policy.accountable(handle.uid);
+        let &ProcessHandle { thread, .. } = handle;
+        let pid = job.evaluation.pid;
+        let is_read = match needed {
+            NeededRead::Exe => true,
+            NeededRead::Namespaces => !job.is_final,
+            NeededRead::Arguments | NeededRead::Examination(_) => false,
+        };
+        if is_read && self.executables.may_be_read(user, &self.kernel) {
+            let namespaces = matches!(needed, NeededRead::Namespaces);
+            return Obtained::Read(ReadRequest { pid, thread, namespaces });
+        }
+        let is_examined = match needed {
+            // A decision does not wait for what it does not need, while its user has slow executables.
+            NeededRead::Exe => purpose == Purpose::Decision,
+            NeededRead::Namespaces => false,
+            NeededRead::Arguments | NeededRead::Examination(_) => true,
+        };
+        if is_examined && !job.is_final && self.examine(job, handle, needed, purpose) {
+            return Obtained::Later;
+        }
+        Obtained::Never
     }
 }
 

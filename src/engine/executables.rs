@@ -12,12 +12,14 @@ use hashbrown::HashMap;
 
 use super::Engine;
 use super::job::Evaluation;
+use super::known::NeededRead;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::Examined;
+use crate::placement::Purpose;
 use crate::tracking::queue::EvaluationRequest;
 
 /// Maximum wait of an evaluation for its examination.
@@ -36,6 +38,7 @@ struct PendingExamination {
     /// Identity of the process, which distinguishes it from a later one with the same PID.
     identity: Option<u64>,
     wants_arguments: bool,
+    purpose: Purpose,
     is_decided: bool,
     /// The process executed another program since, and was evaluated for that.
     is_outdated: bool,
@@ -112,7 +115,8 @@ impl Executables {
             let open = pending.filter(|pending| !pending.is_decided && !pending.is_outdated);
             if let Some(pending) = open {
                 pending.is_decided = true;
-                return Some(Evaluation::examined(pending.evaluation, pending.identity, None));
+                let PendingExamination { evaluation, identity, purpose, .. } = *pending;
+                return Some(Evaluation::examined(evaluation, identity, None, purpose));
             }
         }
         None
@@ -166,9 +170,10 @@ impl<K: Kernel> Engine<K> {
         &mut self,
         job: &Evaluation,
         handle: &ProcessHandle,
-        raw: Option<Box<[u8]>>,
-        wants_arguments: bool,
+        needed: &NeededRead,
+        purpose: Purpose,
     ) -> bool {
+        let wants_arguments = matches!(needed, NeededRead::Arguments);
         let pid = job.evaluation.pid;
         let identity = self.kernel.identity_of(pid, handle);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
@@ -179,11 +184,15 @@ impl<K: Kernel> Engine<K> {
         });
         if let Some(pending) = same {
             pending.evaluation.absorb(&job.evaluation);
+            if purpose == Purpose::Decision {
+                pending.purpose = purpose;
+            }
             pending.is_scanned |= job.evaluation.cause.contains(Cause::SCAN);
             return !pending.is_decided;
         }
         let number = self.executables.next_number();
         let user = self.policy.accountable(handle.uid);
+        let raw = needed.raw();
         if !self.kernel.examine(user, Examination { pid, number, raw, wants_arguments }) {
             self.metrics.refused_examinations.increment();
             return false;
@@ -195,7 +204,7 @@ impl<K: Kernel> Engine<K> {
             if earlier.identity == identity {
                 evaluation.absorb(&earlier.evaluation);
             }
-            if earlier.is_decided {
+            if earlier.is_decided && earlier.purpose == Purpose::Decision {
                 self.scan_for_children();
             }
         }
@@ -204,6 +213,7 @@ impl<K: Kernel> Engine<K> {
             evaluation,
             identity,
             wants_arguments,
+            purpose,
             is_decided: false,
             is_outdated: false,
             is_scanned: false,
@@ -245,7 +255,9 @@ impl<K: Kernel> Engine<K> {
         if program.as_ref().is_some_and(|program| program.is_unreadable) {
             self.metrics.unreadable_executables.increment();
         }
-        let PendingExamination { evaluation, identity, is_decided: is_late, .. } = pending;
+        let PendingExamination { evaluation, identity, purpose, .. } = pending;
+        // Only counters missed it otherwise.
+        let is_late = pending.is_decided && purpose == Purpose::Decision;
         if is_late {
             self.remember_wait(evaluation);
             if program.is_none() {
@@ -263,7 +275,7 @@ impl<K: Kernel> Engine<K> {
         if pending.is_outdated || has_changed {
             return Evaluation { is_late, ..Evaluation::new(evaluation) };
         }
-        Evaluation { is_late, ..Evaluation::examined(evaluation, identity, program) }
+        Evaluation { is_late, ..Evaluation::examined(evaluation, identity, program, purpose) }
     }
 
     /// Returns the evaluation without what was examined, if another process has the PID by now: that has an executable

@@ -64,6 +64,8 @@ pub(super) struct FakeKernel {
     pub(super) runs_systemd: bool,
     /// Requested examinations, none of which has a result; `None` if they are refused.
     pub(super) examinations: Option<Vec<Examination>>,
+    /// Each process is in a container of root.
+    pub(super) is_in_container: bool,
     /// Users that the name service was asked for.
     pub(super) identified: Vec<Uid>,
     pub(super) replies: Vec<WorkerReply>,
@@ -259,7 +261,7 @@ impl Kernel for FakeKernel {
         false
     }
     fn containment(&self, _: &ProcessHandle) -> Option<Containment> {
-        Some(Containment::Host)
+        Some(if self.is_in_container { Containment::OfUser(Uid(0)) } else { Containment::Host })
     }
     fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies

@@ -1,6 +1,7 @@
 //! An evaluation to be done, with what is already known.
 
 use crate::kernel::program::Program;
+use crate::placement::Purpose;
 use crate::tracking::queue::EvaluationRequest;
 
 /// A queue in which the user of a process may have had its share.
@@ -23,6 +24,8 @@ pub(super) struct Evaluation {
     pub(super) identity: Option<u64>,
     /// Decide by what is known, without further reads.
     pub(super) is_final: bool,
+    /// Nothing is read that only counters of rules that observe, or output, need: that was not possible in time.
+    pub(super) skips_records: bool,
     /// The process was decided without its executable before: children born since may be misplaced
     /// too.
     pub(super) is_late: bool,
@@ -42,6 +45,7 @@ impl Evaluation {
             program: None,
             identity: None,
             is_final: false,
+            skips_records: false,
             is_late: false,
             queue: Queue::None,
             is_asked: false,
@@ -61,13 +65,22 @@ impl Evaluation {
         Self { is_asked: true, ..Self::new(evaluation) }
     }
 
-    /// Creates an evaluation with the result of the examination of this process; `None` decides without it.
+    /// Creates an evaluation with the result of the examination of this process for this purpose; `None` continues
+    /// without it.
     pub(super) fn examined(
         evaluation: EvaluationRequest,
         identity: Option<u64>,
         program: Option<Program>,
+        purpose: Purpose,
     ) -> Self {
-        Self { is_final: program.is_none(), identity, program, ..Self::new(evaluation) }
+        let is_missing = program.is_none();
+        Self {
+            is_final: is_missing && purpose == Purpose::Decision,
+            skips_records: is_missing && purpose == Purpose::Record,
+            identity,
+            program,
+            ..Self::new(evaluation)
+        }
     }
 
     /// Checks whether it relies on the examination of a process, or on the lack of one.

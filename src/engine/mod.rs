@@ -44,6 +44,7 @@ mod intake;
 mod job;
 pub mod kernel;
 mod kernel_errors;
+mod known;
 mod name_lookups;
 pub mod placer;
 mod plan;

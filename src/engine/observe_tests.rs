@@ -55,7 +55,7 @@ fn a_rule_that_observes_changes_no_decision_and_no_other_count() {
     assert_eq!(with.hits(2), without.hits(0));
     assert_eq!(with.hits(0), (1, 0));
     // Each evaluation of a process of the user, and those of the shell and of process 1.
-    assert!(with.hits(1).0 > with.hits(2).0, "{:?}", with.hits(1));
+    assert!(with.hits(1).0 > with.hits(2).0, "{:?}", [0, 1, 2].map(|rule| with.hits(rule)));
     let other = |world: &World| world.count(|metrics| metrics.placed.get());
     assert_eq!(other(&with), other(&without));
 }
@@ -108,4 +108,52 @@ fn a_watching_client_sees_the_rule_that_would_match_before_the_decision() {
     let would_match = ("would-match".to_owned(), Some("tool".to_owned()), None, exe.clone());
     assert_eq!(*observed, would_match);
     assert_eq!((&*decided.0, &decided.3), ("in-place", &exe));
+}
+
+const INSIDE: &str = "[[rule]]\nuser = 1000\ncontainer = true\ncgroup = \"inside\"\n";
+
+/// A rule that observes needs the executable, whose read blocks. Without it the active rules decide as usual, and not
+/// as if a read had failed that they need.
+#[test]
+fn what_only_an_observing_rule_needs_does_not_change_a_decision() {
+    let observe = TOOL.replace("cgroup", "observe = true\ncgroup");
+    for (comm, matches, lacking) in [("tool", 1, 0), ("blocks", 0, 1)] {
+        let mut world = World::new(&format!("{HEAD}{observe}{INSIDE}{PEOPLE}"));
+        world.engine.kernel.is_in_container = true;
+        world.start_of_user(101);
+        world.engine.kernel.processes.get_mut(&101).unwrap().comm = comm;
+        world.run_for(SECOND / 20);
+        assert_eq!([0, 1, 2].map(|rule| world.hits(rule).0), [matches, 1, 0], "{comm}");
+        assert_eq!(world.count(|metrics| metrics.not_observed.get()), lacking, "{comm}");
+    }
+}
+
+#[test]
+fn arguments_that_arrive_too_late_for_an_observing_rule_do_not_change_a_decision() {
+    let observe = "[[rule]]\nuser = 1000\nargument = \"-x\"\nobserve = true\ncgroup = \"x\"\n";
+    let mut world = World::new(&format!("{HEAD}{observe}{TOOL}{PEOPLE}"));
+    // They are requested, and never arrive.
+    world.engine.kernel.examinations = Some(Vec::new());
+    world.start_of_user(101);
+    world.engine.kernel.processes.get_mut(&101).unwrap().comm = "tool";
+    world.run_for(SECOND);
+    assert_eq!(world.cgroup_of(101), "/tool");
+    assert_eq!(world.hits(0), (0, 0));
+    assert!(world.count(|metrics| metrics.not_observed.get()) > 0);
+}
+
+#[test]
+fn a_watching_client_does_not_change_the_decision_about_a_process_whose_executable_blocks() {
+    let mut world = World::new(&format!("{INSIDE}{PEOPLE}"));
+    world.engine.kernel.is_in_container = true;
+    let (mut channel, _control) = exchange(Arc::new(EventFd::new().unwrap()));
+    let (watcher, _stream) = watch();
+    assert!(channel.watch(watcher, 1));
+    world.engine.serve(channel);
+    world.start_of_user(101);
+    world.engine.kernel.processes.get_mut(&101).unwrap().comm = "blocks";
+    world.run_for(SECOND);
+    assert_eq!([0, 1].map(|rule| world.hits(rule).0), [1, 0]);
+    assert_eq!(world.count(|metrics| metrics.blocked_reads.get()), 1);
+    assert_eq!(world.count(|metrics| metrics.not_observed.get()), 0);
 }

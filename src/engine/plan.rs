@@ -24,10 +24,8 @@ use crate::control::plan::{Plan, PlanReply, PlannedProcess};
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placer;
 use crate::event::{Nanos, Pid};
-use crate::kernel::container::Containment;
 use crate::kernel::process::ProcessHandle;
-use crate::kernel::program::{Arguments, Examined, Program, ReadRequest};
-use crate::placement::KnownExe;
+use crate::kernel::program::{Examined, Program, ReadRequest};
 use crate::policy::Policy;
 use crate::policy::planned::{PlanRequest, PlanSources, PlannedPolicy};
 
@@ -78,14 +76,6 @@ struct PlanItem {
     is_final: bool,
     /// What is not known of it in time.
     unknown: Option<&'static str>,
-}
-
-/// What is known of a process so far.
-#[derive(Clone, Copy)]
-struct Known<'k> {
-    exe: KnownExe<'k>,
-    arguments: &'k Arguments,
-    containment: Option<Containment>,
 }
 
 /// What a process of a plan waits for.

@@ -19,7 +19,7 @@ use crate::policy::settings_update::SettingsUpdate;
 use crate::rules::destination::Specifier;
 use crate::rules::matcher::{Matcher, SharedPlans, UserPlan};
 use crate::rules::names::UserIdentity;
-use crate::rules::{Facts, PathBase, Rule, RuleId, Target};
+use crate::rules::{Facts, PathBase, Rule, RuleId, Target, Which};
 
 use std::cell::Cell;
 use std::fmt;
@@ -322,7 +322,7 @@ impl Policy {
         }
         let rule = decision.and_then(|id| self.matcher.rule(id));
         let places = rule.is_some_and(|rule| !rule.action.targets().is_empty());
-        Some(places || self.matcher.asks_exe(&user.plan, gid, decision))
+        Some(places || self.matcher.asks_exe(&user.plan, gid, decision, Which::All))
     }
 
     /// Returns the hierarchies that a target of a rule concerns.

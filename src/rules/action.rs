@@ -20,6 +20,15 @@ pub enum Action {
     Observe(Box<Action>),
 }
 
+/// The rules that a search includes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All rules.
+    All,
+    /// Those that decide: not those that only observe.
+    Acting,
+}
+
 /// The destinations of an inapplicable rule and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inapplicable {

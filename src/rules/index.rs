@@ -1,6 +1,7 @@
 //! Index of a set of rules that finds the first match without trying each rule.
 
 use super::Rule;
+use super::action::Which;
 use super::exe::{Exes, HashedPath};
 use super::listed::{ListedRule, Query, ResidualTests};
 
@@ -12,11 +13,14 @@ pub(super) struct Index {
     exes: Option<Exes>,
     /// The first rule that tests an executable, `u32::MAX` if none does.
     first_exe: u32,
+    /// The first of them that does not only observe.
+    first_acting_exe: u32,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self { list: Box::default(), exes: None, first_exe: u32::MAX }
+        let none = u32::MAX;
+        Self { list: Box::default(), exes: None, first_exe: none, first_acting_exe: none }
     }
 }
 
@@ -30,19 +34,25 @@ impl Index {
             entry.residue == ResidualTests::NOTHING && entry.exes(rules).is_empty()
         });
         entries.truncate(always.map_or(usize::MAX, |last| last + 1));
-        let first_exe = entries.iter().find(|entry| {
+        let tests_exe = |entry: &&ListedRule| {
             entry.residue.has(ResidualTests::NOT_EXES) || !entry.exes(rules).is_empty()
-        });
-        let first_exe = first_exe.map_or(u32::MAX, |entry| entry.id.0);
+        };
+        let acts = |entry: &&ListedRule| !rules[entry.id.0 as usize].action.observes();
+        let first = |entry: Option<&ListedRule>| entry.map_or(u32::MAX, |entry| entry.id.0);
+        let first_exe = first(entries.iter().find(tests_exe));
+        let first_acting_exe = first(entries.iter().filter(tests_exe).find(acts));
         let (list, exes): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.exes(rules).is_empty());
         let exes = (!exes.is_empty()).then(|| Exes::build(rules, &exes));
-        Self { list: list.into(), exes, first_exe }
+        Self { list: list.into(), exes, first_exe, first_acting_exe }
     }
 
-    /// Returns the first rule that tests an executable, `u32::MAX` if none does.
-    pub(super) fn first_exe(&self) -> u32 {
-        self.first_exe
+    /// Returns the first of these rules that tests an executable, `u32::MAX` if none does.
+    pub(super) fn first_exe(&self, which: Which) -> u32 {
+        match which {
+            Which::All => self.first_exe,
+            Which::Acting => self.first_acting_exe,
+        }
     }
 
     /// Returns the last rule of the set if it always matches, because nothing after it is

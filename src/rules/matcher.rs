@@ -12,6 +12,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use super::action::Which;
 use super::criteria::UserFacts;
 use super::destination::Specifier;
 use super::exe::HashedPath;
@@ -33,6 +34,8 @@ pub struct Matcher {
     /// The rules that require a user.
     users: UserIndex,
     asks_identity: bool,
+    /// Whether a rule observes.
+    has_observing: bool,
     /// Whether `shared` or `groups` test names or listed groups, so that plans must store them.
     keeps_identity: bool,
 }
@@ -142,6 +145,7 @@ impl Matcher {
                     || rule.needs_container_owner()
                     || rule.renders(&[Specifier::UserName])
             }),
+            has_observing: rules.iter().any(|rule| rule.action.observes()),
             keeps_identity,
             rules,
         }
@@ -161,6 +165,11 @@ impl Matcher {
     /// the [`UserIdentity`] of a user can consist of the UID alone, without an NSS lookup.
     pub fn asks_identity(&self) -> bool {
         self.asks_identity
+    }
+
+    /// Checks whether a rule only observes.
+    pub fn has_observing(&self) -> bool {
+        self.has_observing
     }
 
     /// Collects the rules that can match a user. The cost depends on the number of rules with a
@@ -256,10 +265,17 @@ impl Matcher {
     /// The caller decides without the executable first, reads it only if this returns true, and
     /// decides again; the same applies before it resolves `invoked`. The executable is never needed
     /// if no rule for the user and group tests one, or if a rule without one comes before all that
-    /// do.
-    pub fn asks_exe(&self, plan: &UserPlan, gid: Gid, decision: Option<RuleId>) -> bool {
-        let group = self.groups.get(gid).map_or(u32::MAX, Index::first_exe);
-        let first = plan.rules.index.first_exe().min(self.shared.first_exe()).min(group);
+    /// do. Only tests of the rules in `which` count.
+    pub fn asks_exe(
+        &self,
+        plan: &UserPlan,
+        gid: Gid,
+        decision: Option<RuleId>,
+        which: Which,
+    ) -> bool {
+        let indexes = [Some(&plan.rules.index), Some(&self.shared), self.groups.get(gid)];
+        let first = indexes.into_iter().flatten().map(|index| index.first_exe(which));
+        let first = first.min().unwrap_or(u32::MAX);
         match decision {
             None => first != u32::MAX,
             // The selected rule may turn out not to match if it excludes an executable.

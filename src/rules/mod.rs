@@ -36,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Gid, Uid};
-pub use action::{Action, Inapplicable, InapplicableReason};
+pub use action::{Action, Inapplicable, InapplicableReason, Which};
 use context::{ContextCriteria, TextTest};
 use destination::{Destination, Specifier};
 use glob::Glob;

@@ -69,6 +69,8 @@ counters! {
     no_rule,
     /// Matches of rules that only observe.
     would_match,
+    /// Evaluations that counted no rules that observe, because what only these need could not be read in time.
+    not_observed,
     /// Evaluations that matched an `ignore` rule.
     ignored,
     /// Evaluations that matched a rule which cannot be applied on this host.

@@ -105,6 +105,16 @@ fn rules(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
         let matches = counted(status.counter("would_match"), "match", "matches");
         let text = format!("{} only observing: {matches} so far", grouped(rules.observing));
         row(style, out, "", &text)?;
+        let not_observed = status.counter("not_observed");
+        if not_observed > 0 {
+            let evaluations = counted(not_observed, "evaluation", "evaluations");
+            row(
+                style,
+                out,
+                "",
+                &format!("{evaluations} without them: data were not read in time"),
+            )?;
+        }
     }
     if rules.errors + rules.warnings > 0 {
         let errors = style.bad(rules.errors, if rules.errors == 1 { "error" } else { "errors" });

@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use super::{Known, PlanRun, Side};
+use super::{PlanRun, Side};
 use crate::control::plan::{PlannedDecision, PlannedMove};
 use crate::engine::Engine;
-use crate::engine::ancestry::{AncestryTable, RunningProcess};
+use crate::engine::ancestry::{AncestryTable, RunningProcess, TestedProgram};
 use crate::engine::classification::ProcessConditions;
 use crate::engine::kernel::Kernel;
+use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::PendingName;
 use crate::engine::placer::{InheritedOrigins, PlacedProcess, Placement, Placer};
 use crate::event::{Cause, Pid, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::placement::conditions::Conditions;
-use crate::placement::{Choice, Missing, decide, runs_program};
+use crate::placement::{Choice, Missing, decide};
 use crate::policy::Policy;
 use crate::rules::RuleId;
 use crate::tracking::queue::EvaluationRequest;
@@ -22,14 +23,8 @@ use crate::tracking::queue::EvaluationRequest;
 /// What a decision needs first.
 #[derive(Debug)]
 pub(super) enum Need {
-    /// The executable must be read.
-    Exe,
-    /// The namespaces must be read.
-    Namespaces,
-    /// The arguments must be read.
-    Arguments,
-    /// This executable must be examined.
-    Examination(Box<[u8]>),
+    /// This must be read.
+    Read(NeededRead),
     /// A name must be looked up for these rules.
     Name(Side, PendingName),
     /// Nothing more: it is decided again.
@@ -107,11 +102,11 @@ impl<K: Kernel> Engine<K> {
     ) -> Option<Need> {
         let tested = run.policy.ancestors.as_ref()?;
         let is_of_root = self.kernel.status(pid)?.real == Uid(0);
-        let own = match tested.of(is_of_root).map(|programs| runs_program(programs, exe)) {
-            Some(Choice::NeedsExe) => return Some(Need::Exe),
-            Some(Choice::NeedsExamination) => return Some(examination(exe.raw())),
-            Some(Choice::Rule(_)) => exe.seen().map(|seen| seen.as_ancestor(is_of_root)),
-            Some(Choice::NoRule | Choice::Needs(_)) | None => None,
+        let own = match TestedProgram::of(tested, is_of_root, exe) {
+            Ok(TestedProgram::Known(own)) => own,
+            // What it ran before still counts.
+            Ok(TestedProgram::Unknown) => return None,
+            Err(needed) => return Some(Need::Read(needed)),
         };
         let identity = self.kernel.identity_of(pid, handle)?;
         let since = self.kernel.now();
@@ -185,24 +180,20 @@ impl Rules<'_> {
         match decided {
             Choice::Rule(rule) => Ok(Some(rule)),
             Choice::NoRule => Ok(None),
-            Choice::NeedsExe => Err(Need::Exe),
-            Choice::NeedsExamination => Err(examination(exe.raw())),
+            Choice::NeedsExe => Err(Need::Read(NeededRead::Exe)),
+            Choice::NeedsExamination => Err(Need::Read(NeededRead::examination(exe))),
             Choice::Needs(missing) => Err(self.need(side, missing)),
         }
     }
 
     fn need(&mut self, side: Side, missing: Missing) -> Need {
         match missing {
-            Missing::Exe => Need::Exe,
-            Missing::Namespaces => Need::Namespaces,
-            Missing::Arguments => Need::Arguments,
+            Missing::Exe => Need::Read(NeededRead::Exe),
+            Missing::Namespaces => Need::Read(NeededRead::Namespaces),
+            Missing::Arguments => Need::Read(NeededRead::Arguments),
             Missing::ContainerName(key) => Need::Name(side, PendingName::Container(key)),
             Missing::User(owner) if self.policy.knows(owner) => Need::Again,
             Missing::User(owner) => Need::Name(side, PendingName::User(owner)),
         }
     }
-}
-
-fn examination(raw: Option<&[u8]>) -> Need {
-    Need::Examination(raw.unwrap_or_default().into())
 }

@@ -1,7 +1,7 @@
 //! The processes of a plan: reads what the decisions about one need, and records the difference.
 
 use super::decision::{Need, Outcome};
-use super::{Awaited, Known, Pass, PlanItem, PlanRun, Side};
+use super::{Awaited, Pass, PlanItem, PlanRun, Side};
 use crate::cgroup::mounts::Version;
 use crate::cgroup::unit::Unit;
 use crate::control::difference::{Decided, DecisionChange, UNKNOWN, difference};
@@ -9,8 +9,8 @@ use crate::control::plan::{PlannedDecision, PlannedProcess};
 use crate::engine::Engine;
 use crate::engine::evaluation::THREAD_NAME;
 use crate::engine::kernel::Kernel;
+use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::ask;
-use crate::engine::placer::Placement;
 use crate::event::Pid;
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
@@ -111,20 +111,26 @@ impl<K: Kernel> Engine<K> {
             match need {
                 None => return None,
                 Some(Need::Again) => {}
-                Some(Need::Exe) if self.executables.may_be_read(user, &self.kernel) => {
-                    let request = ReadRequest { pid, thread: handle.thread, namespaces: false };
-                    run.open = Some((item, handle));
-                    return Some(request);
-                }
-                Some(Need::Namespaces) if self.executables.may_be_read(user, &self.kernel) => {
-                    let request = ReadRequest { pid, thread: handle.thread, namespaces: true };
+                Some(Need::Read(needed @ (NeededRead::Exe | NeededRead::Namespaces)))
+                    if self.executables.may_be_read(user, &self.kernel) =>
+                {
+                    let namespaces = matches!(needed, NeededRead::Namespaces);
+                    let request = ReadRequest { pid, thread: handle.thread, namespaces };
                     item.program = program;
                     run.open = Some((item, handle));
                     return Some(request);
                 }
-                Some(Need::Namespaces) => containment = Some(Containment::Unknown),
-                Some(Need::Arguments) if item.is_final => arguments = Arguments::Unavailable,
-                Some(Need::Exe) if item.is_final => exe = KnownExe::Unavailable,
+                Some(Need::Read(NeededRead::Namespaces)) => {
+                    containment = Some(Containment::Unknown);
+                }
+                Some(Need::Read(NeededRead::Arguments)) if item.is_final => {
+                    arguments = Arguments::Unavailable;
+                }
+                Some(Need::Read(NeededRead::Exe)) if item.is_final => exe = KnownExe::Unavailable,
+                Some(Need::Read(needed)) => {
+                    self.examine_for_plan(run, item, &handle, &needed);
+                    return None;
+                }
                 Some(Need::Name(side, name)) => {
                     let policy = match side {
                         Side::Active => &self.policy,
@@ -139,10 +145,6 @@ impl<K: Kernel> Engine<K> {
                     self.record_unknown(run, &item, &handle, reason);
                     return None;
                 }
-                Some(need @ (Need::Exe | Need::Arguments | Need::Examination(_))) => {
-                    self.examine_for_plan(run, item, &handle, need);
-                    return None;
-                }
             }
         }
     }
@@ -153,18 +155,10 @@ impl<K: Kernel> Engine<K> {
         run: &mut PlanRun,
         item: PlanItem,
         handle: &ProcessHandle,
-        need: Need,
+        needed: &NeededRead,
     ) {
-        let wants_arguments = matches!(need, Need::Arguments);
-        let raw = match need {
-            Need::Examination(raw) => Some(raw),
-            Need::Again
-            | Need::Exe
-            | Need::Namespaces
-            | Need::Arguments
-            | Need::Name(..)
-            | Need::Unknown(_) => None,
-        };
+        let wants_arguments = matches!(needed, NeededRead::Arguments);
+        let raw = needed.raw();
         let number = self.executables.next_number();
         let user = self.policy.accountable(handle.uid);
         let examination = Examination { pid: item.pid, number, raw, wants_arguments };
@@ -268,9 +262,6 @@ impl Outcome {
     fn decided<'d>(&'d self, cgroup: &'d str) -> Decided<'d> {
         let PlannedDecision { rule, outcome, .. } = &self.decision;
         let rule = rule.as_ref().map(|(name, _)| name.as_ref());
-        // What counts is the cgroup in which the process ends, not whether it is there already.
-        let is_placed = *outcome == Placement::WouldPlace.word();
-        let outcome = if is_placed { Placement::InPlace.word() } else { outcome };
         Decided { rule, cgroup, outcome }
     }
 }
