@@ -215,7 +215,7 @@ impl AncestryTable {
     /// orphans by now. Returns whether there are any that did not have them.
     fn pass_on(&mut self, from: Pid, programs: &[Ancestor], since: Nanos) -> bool {
         let mut is_any = false;
-        for (child, at) in self.births.below(Creator::Present(from), since..) {
+        for Fork { child, at, .. } in self.births.below(Creator::Present(from), since..) {
             let (entry, known) = match self.marks.entry(child).filter(|entry| entry.since >= at) {
                 // It was recorded by itself, or is of a later process with the PID.
                 Some(entry) if entry.since != at => continue,
@@ -253,7 +253,8 @@ impl AncestryTable {
     }
 
     /// Takes a program away from the children that its process created in this time, in which it ran another one or had
-    /// another user, and from their descendants. Returns whether there are any.
+    /// another user, and from their descendants. A child that was living when the program was passed on has it by
+    /// itself, and so have those below it. Returns whether there are any others.
     fn withdraw(
         &mut self,
         from: Creator,
@@ -261,10 +262,15 @@ impl AncestryTable {
         within: impl RangeBounds<Nanos>,
     ) -> bool {
         let mut is_any = false;
-        for (child, at) in self.births.below(from, within) {
+        let mut keepers = Vec::new();
+        for Fork { child, parent, at } in self.births.below(from, within) {
+            keepers.retain(|&keeper| keeper != child);
             // It may have exited since, unlike its children.
-            let entry = self.marks.entry(child).filter(|entry| entry.since == at).cloned();
-            let Some(entry) = entry else { continue };
+            let Some(entry) = self.marks.entry(child).cloned() else { continue };
+            if entry.since != at || keepers.contains(&parent) {
+                keepers.push(child);
+                continue;
+            }
             is_any = true;
             let left = entry.mark.inherited.iter().flat_map(|all| all.iter());
             let left: Arc<[Ancestor]> = left.filter(|one| *one != lost).cloned().collect();

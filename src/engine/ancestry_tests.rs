@@ -1,6 +1,9 @@
 //! Programs of ancestors: who passes them on, and who keeps them.
 
 use super::*;
+use crate::engine::ancestry::{AncestryTable, RunningProcess};
+use crate::rules::ancestry::Ancestor;
+use crate::tracking::fork_tracker::Fork;
 
 /// What root starts below `/bin/sshd`, whoever it becomes, except for users who are no longer below it.
 const REMOTE: &str = "[[rule]]\nuser = \"1000-1999\"\nbelow = \"sshd\"\ncgroup = \"remote/%U\"\n\
@@ -293,4 +296,37 @@ fn an_event_of_an_earlier_process_with_the_pid_passes_nothing_on_to_the_children
     world.child(49, 50);
     world.become_user(51, 1000);
     assert_eq!(world.cgroup_of(51), "/local/1000");
+}
+
+/// A scan finds the program, and then an evaluation for an earlier exec the program of before.
+#[test]
+fn who_is_below_the_program_twice_stays_there_with_all_children() {
+    let mut world = World::new(REMOTE);
+    for (parent, child) in [(SHELL, 50), (50, 51), (51, 52)] {
+        world.child(parent, child);
+    }
+    let mut table = AncestryTable::new(Arc::default());
+    table.activate(true);
+    let kernel = &mut world.engine.kernel;
+    let identity = kernel.identity(pid(50)).unwrap();
+    let path = Box::from(&b"/usr/sbin/sshd"[..]);
+    let sshd = || Some(Ancestor { path: Clone::clone(&path), invoked: None, is_of_root: true });
+    let begin = kernel.now();
+    let at = |time, is_event| {
+        let (seen, since) = (begin.plus(100), begin.plus(time));
+        RunningProcess { pid: pid(50), identity, seen, first: since, since, is_event }
+    };
+    let fork = |time, parent, child| {
+        let (parent, child) = (pid(parent), pid(child));
+        Fork { at: begin.plus(time), parent, child }
+    };
+    assert!(!table.heard(fork(20, 50, 51)));
+    table.runs(at(100, false), sshd(), kernel);
+    // Its fork is read after it got the program from 50.
+    assert!(!table.heard(fork(1_000_000, 51, 52)));
+    table.runs(at(10, true), None, kernel);
+    table.runs(at(30, true), sshd(), kernel);
+    for raw in [51, 52] {
+        assert_eq!(table.of(pid(raw), kernel).len(), 1, "{raw}");
+    }
 }

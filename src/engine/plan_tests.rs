@@ -72,6 +72,16 @@ fn a_plan_of_the_active_rules_has_no_changes() {
 }
 
 #[test]
+fn a_process_that_only_the_active_rules_would_move_is_listed() {
+    let mut world = World::placed(OLD);
+    world.engine.kernel.processes.get_mut(&101).unwrap().cgroup = "/new".to_owned();
+    let same_name = OLD.replace("cgroup = \"old\"", "cgroup = \"new\"");
+    let [stays]: [PlannedProcess; 1] = world.planned(&same_name, SECOND).try_into().unwrap();
+    assert_eq!(stays.moves.len(), 0);
+    assert_eq!((stays.before.outcome, stays.after.outcome), ("would-place", "in-place"));
+}
+
+#[test]
 fn a_missing_cgroup_that_no_rule_creates_is_refused() {
     let mut world = World::placed(OLD);
     world.engine.kernel.group_ids.insert("/new".to_owned(), 7);

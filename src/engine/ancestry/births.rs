@@ -43,18 +43,15 @@ impl Births {
         }
     }
 
-    /// Returns the children that a process created in this time and their descendants, with the times of their births,
-    /// as far as changes since are not evaluated. In the order of births: a parent comes before its children.
-    pub(super) fn below(
-        &self,
-        from: Creator,
-        within: impl RangeBounds<Nanos>,
-    ) -> Vec<(Pid, Nanos)> {
+    /// Returns the births of the children that a process created in this time and of their descendants, as far as
+    /// changes since are not evaluated. In the order of births: a parent comes before its children.
+    pub(super) fn below(&self, from: Creator, within: impl RangeBounds<Nanos>) -> Vec<Fork> {
         let (Creator::Present(creator) | Creator::Earlier(creator)) = from;
         let mut parents = HashSet::<Pid, FixedState>::default();
         parents.insert(creator);
         let mut born = Vec::new();
-        for &Fork { at, parent, child } in &self.0 {
+        for &fork in &self.0 {
+            let Fork { at, parent, child } = fork;
             if child == creator {
                 if matches!(from, Creator::Earlier(_)) && !born.is_empty() {
                     parents.remove(&creator);
@@ -71,10 +68,10 @@ impl Births {
             }
             if parents.contains(&parent) && (parent != creator || is_within) {
                 parents.insert(child);
-                born.push((child, at));
+                born.push(fork);
             } else if parents.remove(&child) {
                 // Another process has the PID by now.
-                born.retain(|&(pid, _)| pid != child);
+                born.retain(|earlier| earlier.child != child);
             }
         }
         born
@@ -92,7 +89,8 @@ mod tests {
         for &(at, parent, child) in births {
             all.record(Fork { at: Nanos(at), parent: pid(parent), child: pid(child) });
         }
-        all.below(from(pid(50)), Nanos(since)..).into_iter().map(|(pid, _)| pid.get()).collect()
+        let born = all.below(from(pid(50)), Nanos(since)..);
+        born.into_iter().map(|fork| fork.child.get()).collect()
     }
 
     #[test]
