@@ -462,6 +462,30 @@ mod tests {
     }
 
     #[test]
+    fn a_child_born_when_the_window_of_a_waiting_process_opens_is_a_candidate() {
+        let mut tracker = tracker(&[fork(4, 1, 2), fork(5, 1, 3)]);
+        assert_eq!(tracker.waits_since(pid(1)), None);
+        tracker.deferred(pid(1), Nanos(5), Nanos(6));
+        assert_eq!(tracker.waits_since(pid(1)), Some(Nanos(5)));
+        assert_eq!(candidates(&mut tracker), [3]);
+    }
+
+    #[test]
+    fn memory_that_is_half_in_use_is_not_released() {
+        let mut tracker = ForkTracker::default();
+        let mut add = |range: std::ops::RangeInclusive<u32>, at| {
+            range.for_each(|raw| tracker.completed(pid(raw), evaluated(at, at)));
+        };
+        add(1..=7000, 1);
+        add(1..=2000, 5);
+        tracker.emptied(Nanos(2));
+        let before = tracker.evaluated.capacity();
+        assert_eq!(tracker.evaluated.len(), 2000);
+        tracker.shrink();
+        assert_eq!(tracker.evaluated.capacity(), before);
+    }
+
+    #[test]
     fn memory_is_released_after_a_burst() {
         let mut tracker = ForkTracker::default();
         for raw in 1..=20_000 {

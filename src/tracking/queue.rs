@@ -413,6 +413,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_nobody_waits_for_is_not_charged() {
+        let mut batch = EvaluationQueue::default();
+        batch.begin_drain();
+        batch.charge(Uid(1), SHARE);
+        (1..=2).for_each(|raw| batch.push(leader(raw), Cause::EXEC, Nanos(1)));
+        let first = batch.pop().unwrap();
+        assert!(batch.admit(first, Uid(1)));
+    }
+
     proptest! {
         /// Every pushed process is evaluated before the queue is empty, and then all drains are
         /// completed.

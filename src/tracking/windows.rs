@@ -78,10 +78,29 @@ mod tests {
                 prop_assert_eq!(windows.contains(Nanos(at)), expected(at));
             }
             windows.forget_before(Nanos(horizon));
+            prop_assert!(windows.intervals.iter().all(|interval| interval.1 >= Nanos(horizon)));
             for at in horizon..230 {
                 prop_assert_eq!(windows.contains(Nanos(at)), expected(at));
             }
         }
+    }
+
+    #[test]
+    fn intervals_are_merged_only_beyond_the_limit() {
+        let mut windows = Windows::default();
+        let add = |windows: &mut Windows, number: usize| {
+            windows.add(Nanos(10 * number as u64), Nanos(10 * number as u64 + 1));
+        };
+        (0..MOST).for_each(|number| add(&mut windows, number));
+        assert_eq!(windows.intervals.len(), MOST);
+        assert!(!windows.contains(Nanos(5)));
+        add(&mut windows, MOST);
+        assert_eq!(windows.intervals.len(), MOST);
+        assert!(windows.contains(Nanos(5)), "the first two are one");
+        windows.forget_before(Nanos(10 * (MOST as u64 - 100)));
+        windows.shrink();
+        let kept = windows.intervals.capacity();
+        assert!((101..1000).contains(&kept), "{kept}");
     }
 
     #[test]
