@@ -274,11 +274,15 @@ fn a_rule_for_other_users_has_a_name_nevertheless() {
 #[test]
 fn of_many_failures_the_first_are_reported() {
     let test = "[[test]]\nprocess = {}\nexpect = \"x\"\n";
-    let ParsedRules { rules, tests, .. } = parsed(&format!("{HEAD}{}", test.repeat(50)));
-    let found = report(&[TestedFile { rules, tests }], Severity::Error);
+    let reported = |count| {
+        let ParsedRules { rules, tests, .. } = parsed(&format!("{HEAD}{}", test.repeat(count)));
+        report(&[TestedFile { rules, tests }], Severity::Error)
+    };
+    let found = reported(50);
     assert_eq!(found.len(), 21);
     assert!(found.iter().all(|own| own.is_error()));
     assert_eq!(found[20].message, "30 more tests fail");
+    assert_eq!(reported(20).len(), 20);
 }
 
 #[test]

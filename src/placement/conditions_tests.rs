@@ -137,6 +137,19 @@ fn miss(what: ContextMismatch) -> Option<Mismatch> {
 }
 
 #[test]
+fn a_process_at_the_root_may_not_be_linked_yet() {
+    for (place, is_at_root) in [("/", true), ("/a", false)] {
+        let mut facts = in_cgroup(place);
+        let policy = test_policy(THREE, Vec::new());
+        let context = ContextRules::new(policy.matcher.rules(), &facts.hierarchies, [ROOT, ""]);
+        let mut conditions = Conditions::new(&context, &mut facts);
+        assert!(!conditions.is_at_root(), "nothing was tested");
+        let _result = conditions.test(RuleId(0), &policy.matcher.rules()[0]);
+        assert_eq!(conditions.is_at_root(), is_at_root, "{place}");
+    }
+}
+
+#[test]
 fn units_and_cgroups() {
     let cron = "/system.slice/cron.service";
     let own = "/user.slice/user-7.slice/user@7.service/app.slice/cron.service";

@@ -259,6 +259,38 @@ fn a_container_of_root_keeps_its_processes() {
     assert_eq!(decide(&policy, 7, "/bin/sh", place, unread), Err(Missing::Namespaces));
 }
 
+/// On a host with v1 hierarchies an engine may leave some of them as they were.
+#[test]
+fn a_container_of_root_may_be_in_a_slice_of_another_hierarchy() {
+    let rules = "[[rule]]\nuser = 7\ncgroup = \"a\"\ncontrollers = [\"cpu\"]\n";
+    let policy = test_policy(rules, Vec::new());
+    let rule = &policy.matcher.rules()[0];
+    let unified = Hierarchy::for_test(Version::V2, "/nowhere", "", Vec::new());
+    let cpu = Hierarchy::for_test(Version::V1, "/cpu", "cpu", vec!["cpu".to_owned()]);
+    let mut facts = Facts {
+        hierarchies: Hierarchies::new(vec![unified, cpu]),
+        containment: Ok(Containment::Container),
+        ..Facts::default()
+    };
+    let target = &rule.action.targets()[0];
+    let span = facts.hierarchies.span_of(target).0.union(facts.hierarchies.of_systemd());
+    for (own, expected) in
+        [("/a.slice", container("/machine/pod")), ("/user.slice/user-7.slice/x", MOVE)]
+    {
+        let cgroup = format!("1:cpu:{own}\n0::/machine/pod\n");
+        let subject = StaySubject {
+            pid: Pid::new(40).unwrap(),
+            uid: Uid(7),
+            user: None,
+            exe: KnownExe::Read(ExeInfo::kernel_thread(b"/bin/sh")),
+            is_moved_thread: false,
+            cgroup: cgroup.as_bytes(),
+        };
+        let target = StayTarget { rule, span, target, path: "/a" };
+        assert_eq!(decide_move(&policy, &target, &subject, &mut facts), Ok(expected), "{own}");
+    }
+}
+
 #[test]
 fn a_rule_names_the_containers_that_processes_may_leave() {
     let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -273,6 +305,8 @@ fn a_rule_names_the_containers_that_processes_may_leave() {
         ("\"lxc:101\"", "/lxc/101/ns", Ok(MOVE)),
         ("[\"lxc:1*\", \"docker:x\"]", "/lxc/101", Ok(MOVE)),
         ("\"lxc:102\"", "/lxc/101", stays("/lxc/101")),
+        // The path names it, so that its namespaces do not matter.
+        ("[\"*:x\", \"lxc:101\"]", "/lxc/101", Ok(MOVE)),
         ("\"lxc@7:101\"", "/lxc/101", stays("/lxc/101")),
         ("\"docker:*\"", &docker, Ok(MOVE)),
         ("\"docker:web\"", &docker, unread),
