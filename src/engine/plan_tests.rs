@@ -82,6 +82,19 @@ fn a_process_that_only_the_active_rules_would_move_is_listed() {
 }
 
 #[test]
+fn a_pinned_process_is_not_listed() {
+    let mut world = World::placed(OLD);
+    let request = PinRequest { pid: Some(pid(101)), action: PinAction::Stay { children: false } };
+    let root = PinClient { uid: Uid(0), process: SHELL };
+    assert!(world.engine.grant(request, root).unwrap());
+    assert!(world.planned(NEW, SECOND).is_empty());
+    let policy = World::policy(NEW, &world.engine.kernel);
+    world.engine.kernel.replies.push(WorkerReply::Policy(Box::new(policy)));
+    world.run_for(SECOND);
+    assert_eq!(world.cgroup_of(101), "/old");
+}
+
+#[test]
 fn a_missing_cgroup_that_no_rule_creates_is_refused() {
     let mut world = World::placed(OLD);
     world.engine.kernel.group_ids.insert("/new".to_owned(), 7);

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +15,7 @@ use cgruled::control::protocol::ControlRequest;
 
 use super::ctl::{Said, ctl};
 use super::{BASE, SOCKET, served};
+use crate::containers::{BY_ROOT, contained_in, unused_name};
 use crate::harness::user::{ALICE, BOB, CAROL, FENCE, NAMELESS};
 use crate::harness::{Actor, Live, PATIENCE, REST, census, eventually};
 use crate::histories::history::Rng;
@@ -300,4 +303,54 @@ fn a_reload_shows_its_plan_first() {
     live.write_rules("nonsense = 1\n");
     let kept = eventually(PATIENCE, || ctl("plan").code == 65);
     assert!(kept && ctl("reload --plan --yes").code == 65);
+}
+
+/// Answers the prompt of a reload on a terminal. Returns the exit code and what was shown.
+fn answered(answer: &str) -> (Option<i32>, String) {
+    let tool = env!("CARGO_BIN_EXE_cgrulectl");
+    let mut terminal = Command::new("script")
+        .args(["-qec", &format!("{tool} reload --plan --socket {SOCKET}"), "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = terminal.stdout.take().unwrap();
+    let mut shown = Vec::new();
+    while !shown.ends_with(b"[y/N] ") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).expect("a prompt");
+        shown.extend(byte);
+    }
+    let mut input = terminal.stdin.take().unwrap();
+    writeln!(input, "{answer}").unwrap();
+    output.read_to_end(&mut shown).unwrap();
+    drop(input);
+    (terminal.wait().unwrap().code(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn a_reload_on_a_terminal_asks_first() {
+    let Some((_live, _daemon)) = served() else { return };
+    for answer in ["", "n", "yy"] {
+        let (code, shown) = answered(answer);
+        assert!(shown.contains("nothing would change"), "{shown}");
+        assert!(code == Some(0) && !shown.contains("active:"), "{shown}");
+    }
+    let (code, shown) = answered("y");
+    assert!(code == Some(0) && shown.contains("active: 2 rules"), "{code:?} {shown}");
+}
+
+#[test]
+fn a_plan_leaves_processes_in_their_container_as_a_reload_does() {
+    let Some((live, _daemon)) = served() else { return };
+    let inside = contained_in(&live, &unused_name(), BY_ROOT);
+    live.fence();
+    let mut sums = Sums::default();
+    let rule = "[[rule]]\nuser = \"cgt-alice\"\ncgroup = \"other\"\n";
+    for (rules, moves) in [(rule.to_owned(), 0), (format!("{rule}containers = true\n"), 1)] {
+        let before = sums.moved;
+        round(&live, &rules, &mut sums, 0);
+        assert_eq!(sums.moved - before, moves, "{rules}");
+    }
+    live.expect_pid("", inside.pid, "other");
 }
