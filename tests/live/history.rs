@@ -1,13 +1,14 @@
 //! Tests `cgrulectl history`: decisions about processes that have exited, and who may read them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cgruled::control::history::message::RecordedEvaluation;
 
-use crate::control::ctl::ctl;
+use crate::control::ctl::{cgrulectl, ctl};
 use crate::control::{become_alice, served, served_with, status};
-use crate::harness::user::{ALICE, BOB};
-use crate::harness::{PATIENCE, census, eventually};
+use crate::harness::user::{ALICE, BOB, CAROL};
+use crate::harness::{PATIENCE, Settings, census, eventually};
 
 fn recorded(line: &str) -> Vec<RecordedEvaluation> {
     let said = ctl(&format!("history --json {line}"));
@@ -137,4 +138,108 @@ fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
     let of_bob = own.iter().filter(|one| one.uid == Some(BOB) && one.outcome == "no-rule");
     assert!(counts(ALICE) <= of_alice.count() as u64 && counts(BOB) <= of_bob.count() as u64);
     assert!(counts(ALICE) >= 20 && counts(BOB) >= 20, "{plan}");
+}
+
+/// User, group and program: what the rules of the next test tell processes apart by.
+type Subject = (u32, u32, Option<String>);
+/// Name of a rule and its destinations.
+type Decided = (Option<String>, Vec<String>);
+/// The number of evaluations by user, and by the decisions of both sets of rules.
+type Changes = BTreeMap<(u32, Decided, Decided), u64>;
+
+const TESTERS: [u32; 3] = [ALICE, BOB, CAROL];
+
+/// Returns what a decision about a process of a test user depended on.
+fn subject(one: &RecordedEvaluation) -> Option<Subject> {
+    let is_decided = !["gone", "waiting", "sticky", "confirmed"].contains(&one.outcome.as_str());
+    let exe = one.invoked.clone().or_else(|| one.exe.clone());
+    let uid = one.uid.filter(|uid| is_decided && TESTERS.contains(uid))?;
+    Some((uid, one.gid?, exe))
+}
+
+/// Returns how the evaluations of one daemon would change by the decisions of another.
+fn changes(recorded: &[RecordedEvaluation], others: Vec<RecordedEvaluation>) -> Changes {
+    let mut decided: BTreeMap<Subject, Decided> = BTreeMap::new();
+    for one in others {
+        let Some(subject) = subject(&one) else { continue };
+        let own = (one.rule, one.cgroups);
+        let before = decided.entry(subject.clone()).or_insert_with(|| own.clone());
+        assert_eq!(*before, own, "{subject:?}");
+    }
+    let mut changes = Changes::new();
+    for one in recorded {
+        let Some(subject) = subject(one) else { continue };
+        let new = decided.get(&subject).unwrap_or_else(|| panic!("not seen: {one:?}"));
+        let old = (one.rule.clone(), one.cgroups.clone());
+        if old.1 != new.1 {
+            *changes.entry((subject.0, old, new.clone())).or_default() += 1;
+        }
+    }
+    changes
+}
+
+/// Returns the changes that a plan for the past lists.
+fn listed(plan: &serde_json::Value) -> Changes {
+    let decided = |side: &serde_json::Value| -> Decided {
+        let cgroups = serde_json::from_value(side["cgroups"].clone()).unwrap();
+        (side["rule"].as_str().map(str::to_owned), cgroups)
+    };
+    let mut changes = Changes::new();
+    for one in plan["different"].as_array().unwrap() {
+        let uid = u32::try_from(one["uid"].as_u64().unwrap()).unwrap();
+        if TESTERS.contains(&uid) {
+            let kind = (uid, decided(&one["old"]), decided(&one["new"]));
+            *changes.entry(kind).or_default() += one["count"].as_u64().unwrap();
+        }
+    }
+    changes
+}
+
+#[test]
+fn a_plan_for_the_past_is_what_a_second_daemon_decides() {
+    let Some((live, _daemon)) = served() else { return };
+    let tool = live.program("bin/tool");
+    // The first rule needs the executable, so that each record has it.
+    live.write_rules(&format!(
+        "[[rule]]\nname = \"tools\"\nuser = \"cgt-*\"\nexe = \"{tool}\"\ncgroup = \"tools\"\n\
+         [[rule]]\nname = \"people\"\nuser = \"cgt-*\"\ncgroup = \"there\"\n"
+    ));
+    ctl("reload").ok();
+    let others = format!(
+        "version = 1\n\
+         [[rule]]\nname = \"a\"\nuser = [\"cgt-alice\", \"cgt-bob\"]\nexe = \"{tool}\"\ncgroup = \"a\"\n\
+         [[rule]]\nname = \"b\"\nuser = \"cgt-bob\"\nnot = {{ group = \"cgt-team\" }}\ncgroup = \"b\"\n\
+         [[rule]]\nname = \"c\"\nuser = \"cgt-carol\"\nexe = \"*\"\nignore = true\n\
+         [[rule]]\nname = \"people\"\nuser = \"cgt-alice\"\ncgroup = \"there\"\n"
+    );
+    let (directory, socket) = (live.path("others"), live.path("second.socket"));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("50-test.toml"), others).unwrap();
+    let [directory, socket] = [&directory, &socket].map(|path| path.to_str().unwrap());
+    let arguments = ["--control", socket, "--rules", directory, "--dry-run"];
+    let _second = live.second_daemon(&Settings { config: "", arguments: &arguments });
+    for _ in 0..25 {
+        let kept = [
+            live.hold(&become_alice()),
+            live.actor(&format!("{} exec {tool} tool hold", become_alice())),
+            live.hold(&format!("uid {BOB} {BOB}")),
+            live.hold(&format!("uid {BOB} {BOB} exec {tool} tool")),
+            live.hold(&format!("uid {CAROL} {CAROL} fork")),
+        ];
+        live.fence();
+        drop(kept);
+    }
+    let ours = || recorded("--all").into_iter().filter(|one| subject(one).is_some());
+    assert!(eventually(PATIENCE, || {
+        let before = ours().count();
+        std::thread::sleep(Duration::from_millis(500));
+        ours().count() == before
+    }));
+    let said = cgrulectl(&format!("history --all --json --socket {socket}")).ok();
+    let of_second = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = changes(&ours().collect::<Vec<_>>(), of_second);
+    let said = ctl(&format!("plan --since 10m --json --rules {directory} --no-legacy"));
+    let plan = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(listed(&plan), expected);
+    assert!(expected.len() >= 4 && expected.values().sum::<u64>() >= 100, "{expected:?}");
 }

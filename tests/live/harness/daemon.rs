@@ -18,7 +18,7 @@ use super::{BASE, Ground};
 pub(crate) struct Settings<'a> {
     /// Text of `cgruled.toml`.
     pub(crate) config: &'a str,
-    /// Additional command-line arguments.
+    /// Additional command-line arguments. `--rules` replaces the rules of the test.
     pub(crate) arguments: &'a [&'a str],
 }
 
@@ -63,6 +63,11 @@ impl Daemon {
         Self::launch(ground, settings, &OWN[1..], &Surroundings::default())
     }
 
+    /// Starts a daemon whose settings include the control socket.
+    pub(super) fn start_second(ground: &Ground, settings: &Settings<'_>) -> Self {
+        Self::launch(ground, settings, &OWN[..1], &Surroundings::default())
+    }
+
     /// Starts the daemon without waiting for `ready`.
     pub(super) fn start_unready(ground: &Ground, settings: &Settings<'_>) -> Self {
         Self::spawn(ground, settings, &OWN, &Surroundings::default())
@@ -88,10 +93,11 @@ impl Daemon {
         let config = format!("{BASE}/cgruled.toml");
         fs::write(&config, settings.config).unwrap();
         let root = ["--root".to_owned(), ground.root()];
+        let rules = ["--rules".to_owned(), format!("{BASE}/rules.d")];
         let mut child = launched(on.launcher)
             .args(first)
-            .args(["--config", &config, "--rules"])
-            .arg(format!("{BASE}/rules.d"))
+            .args(["--config", &config])
+            .args(if settings.arguments.contains(&"--rules") { &[][..] } else { &rules })
             .args(if on.is_bare { &[][..] } else { &root })
             .args(["--log", "debug"])
             .args(settings.arguments)

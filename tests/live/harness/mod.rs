@@ -154,6 +154,11 @@ impl Live {
         Daemon::start(&self.ground, settings)
     }
 
+    /// Starts another daemon beside one that runs, with rules and a control socket of its own.
+    pub(crate) fn second_daemon(&self, settings: &Settings<'_>) -> Daemon {
+        Daemon::start_second(&self.ground, settings)
+    }
+
     /// Starts the daemon without waiting until it is ready.
     pub(crate) fn unready_daemon(&self, rules: &str, settings: &Settings<'_>) -> Daemon {
         self.write_rules(rules);
