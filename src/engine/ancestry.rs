@@ -253,8 +253,8 @@ impl AncestryTable {
     }
 
     /// Takes a program away from the children that its process created in this time, in which it ran another one or had
-    /// another user, and from their descendants. A child that was living when the program was passed on has it by
-    /// itself, and so have those below it. Returns whether there are any others.
+    /// another user, and from their descendants. A child that was living when the program was passed on keeps it. So do
+    /// those below this one, and those below a child that runs the program itself. Returns whether there are any others.
     fn withdraw(
         &mut self,
         from: Creator,
@@ -272,6 +272,9 @@ impl AncestryTable {
                 continue;
             }
             is_any = true;
+            if entry.mark.own.as_ref() == Some(lost) {
+                keepers.push(child);
+            }
             let left = entry.mark.inherited.iter().flat_map(|all| all.iter());
             let left: Arc<[Ancestor]> = left.filter(|one| *one != lost).cloned().collect();
             let mark = entry.mark.below((!left.is_empty()).then_some(left));

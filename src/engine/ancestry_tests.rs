@@ -298,35 +298,68 @@ fn an_event_of_an_earlier_process_with_the_pid_passes_nothing_on_to_the_children
     assert_eq!(world.cgroup_of(51), "/local/1000");
 }
 
+/// A table of programs, and a process 50.
+struct Lineage {
+    world: World,
+    table: AncestryTable,
+    begin: Nanos,
+}
+
+impl Lineage {
+    fn new() -> Self {
+        let mut world = World::new(REMOTE);
+        world.child(SHELL, 50);
+        let mut table = AncestryTable::new(Arc::default());
+        table.activate(true);
+        let begin = world.engine.kernel.now();
+        Self { world, table, begin }
+    }
+
+    /// A process is born, and its fork is read.
+    fn born(&mut self, time: u64, parent: u32, child: u32) {
+        self.world.child(parent, child);
+        let fork = Fork { at: self.begin.plus(time), parent: pid(parent), child: pid(child) };
+        assert!(!self.table.heard(fork));
+    }
+
+    /// A process is evaluated for a change at this time, or found by a scan.
+    fn runs(&mut self, raw: u32, time: u64, is_event: bool, is_sshd: bool) {
+        let kernel = &mut self.world.engine.kernel;
+        let identity = kernel.identity(pid(raw)).unwrap();
+        let (seen, since) = (self.begin.plus(100), self.begin.plus(time));
+        let process =
+            RunningProcess { pid: pid(raw), identity, seen, first: since, since, is_event };
+        let path = b"/usr/sbin/sshd"[..].into();
+        let sshd = Ancestor { path, invoked: None, is_of_root: true };
+        self.table.runs(process, is_sshd.then_some(sshd), kernel);
+    }
+
+    /// Checks whether a process is below the program.
+    fn is_below(&mut self, raw: u32) -> bool {
+        !self.table.of(pid(raw), &mut self.world.engine.kernel).is_empty()
+    }
+}
+
 /// A scan finds the program, and then an evaluation for an earlier exec the program of before.
 #[test]
 fn who_is_below_the_program_twice_stays_there_with_all_children() {
-    let mut world = World::new(REMOTE);
-    for (parent, child) in [(SHELL, 50), (50, 51), (51, 52)] {
-        world.child(parent, child);
-    }
-    let mut table = AncestryTable::new(Arc::default());
-    table.activate(true);
-    let kernel = &mut world.engine.kernel;
-    let identity = kernel.identity(pid(50)).unwrap();
-    let path = Box::from(&b"/usr/sbin/sshd"[..]);
-    let sshd = || Some(Ancestor { path: Clone::clone(&path), invoked: None, is_of_root: true });
-    let begin = kernel.now();
-    let at = |time, is_event| {
-        let (seen, since) = (begin.plus(100), begin.plus(time));
-        RunningProcess { pid: pid(50), identity, seen, first: since, since, is_event }
-    };
-    let fork = |time, parent, child| {
-        let (parent, child) = (pid(parent), pid(child));
-        Fork { at: begin.plus(time), parent, child }
-    };
-    assert!(!table.heard(fork(20, 50, 51)));
-    table.runs(at(100, false), sshd(), kernel);
-    // Its fork is read after it got the program from 50.
-    assert!(!table.heard(fork(1_000_000, 51, 52)));
-    table.runs(at(10, true), None, kernel);
-    table.runs(at(30, true), sshd(), kernel);
-    for raw in [51, 52] {
-        assert_eq!(table.of(pid(raw), kernel).len(), 1, "{raw}");
-    }
+    let mut line = Lineage::new();
+    line.born(20, 50, 51);
+    line.runs(50, 100, false, true);
+    line.born(1_000_000, 51, 52);
+    line.runs(50, 10, true, false);
+    line.runs(50, 30, true, true);
+    assert_eq!([51, 52].map(|raw| line.is_below(raw)), [true; 2]);
+}
+
+/// The child was born with the program of its creator, which is then found to have executed another one.
+#[test]
+fn who_is_below_a_child_that_runs_the_program_stays_there() {
+    let mut line = Lineage::new();
+    line.runs(50, 10, true, true);
+    line.born(30, 50, 51);
+    line.born(40, 51, 52);
+    line.runs(51, 30, false, true);
+    line.runs(50, 20, true, false);
+    assert_eq!([51, 52].map(|raw| line.is_below(raw)), [false, true]);
 }
