@@ -284,6 +284,21 @@ fn a_user_cannot_claim_a_container_of_root() {
 }
 
 #[test]
+fn criteria_and_moves_depend_on_containers() {
+    for (keys, needs) in [
+        ("", false),
+        ("containers = true", false),
+        ("containers = \"lxc:1\"", true),
+        ("container = true", true),
+        ("not = { container = \"lxc:*\" }", true),
+    ] {
+        let rules = format!("[[rule]]\nuser = 7\n{keys}\ncgroup = \"a\"\n");
+        let policy = test_policy(&rules, Vec::new());
+        assert_eq!(policy.matcher.rules()[0].needs_container(), needs, "{keys}");
+    }
+}
+
+#[test]
 fn the_container_of_a_process_is_found_only_for_rules_that_need_it() {
     let docker = format!("/docker/{ID}");
     for (criteria, path, expected, reads) in [

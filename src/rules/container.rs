@@ -132,14 +132,11 @@ pub struct ContainerTest {
 }
 
 impl ContainerTest {
-    /// Checks engine and owner.
-    fn accepts_kind(&self, container: &Container, owner_name: Option<&str>) -> bool {
-        let is_of_engine = self.engine.is_none() || self.engine == container.engine;
-        is_of_engine
-            && match &self.owner {
-                None => container.owner.0 == 0,
-                Some(test) => test.matches(container.owner, owner_name),
-            }
+    fn accepts_owner(&self, container: &Container, owner_name: Option<&str>) -> bool {
+        match &self.owner {
+            None => container.owner.0 == 0,
+            Some(test) => test.matches(container.owner, owner_name),
+        }
     }
 
     /// Checks the name in the path of the cgroup and the ID.
@@ -207,7 +204,7 @@ pub fn accept<N: ContainerNames>(
         true => names.owner_name(container.owner)?,
         false => None,
     };
-    let mut of_kind = of_engine.filter(|test| test.accepts_kind(container, owner.as_deref()));
+    let mut of_kind = of_engine.filter(|test| test.accepts_owner(container, owner.as_deref()));
     if of_kind.clone().any(|test| test.accepts_path(container)) {
         return Ok(true);
     }

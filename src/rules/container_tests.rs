@@ -117,6 +117,14 @@ fn no_name_is_read_in_vain() {
 }
 
 #[test]
+fn only_one_test_accepts_each_container_of_root() {
+    assert!(test("*:*").is_any());
+    for text in ["*@7:*", "lxc:*", "*:web", "*:web-*"] {
+        assert!(!test(text).is_any(), "{text}");
+    }
+}
+
+#[test]
 fn ids_have_64_digits_in_lower_case() {
     assert_eq!(ContainerId::parse(ID.as_bytes()).unwrap().shown(), "0123456789ab");
     for text in ["", "0123456789ab", &ID.to_uppercase(), &format!("{ID}0"), &ID.replace('0', "g")] {

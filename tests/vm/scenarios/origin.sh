@@ -82,6 +82,23 @@ disown
 sleep 2
 expect "one without is not" elsewhere "$(pgrep -f 'sleep 2003')" admin
 
+# The login stays that of the user below sudo.
+echo 'alice, bob ALL=(root) NOPASSWD: /usr/bin/sleep' >/etc/sudoers.d/origin
+chmod 440 /etc/sudoers.d/origin
+# sudo_as USER SECONDS: starts sleep as root with sudo, as in a login of the user.
+sudo_as() {
+    (id -u "$1" >/proc/self/loginuid &&
+        exec setpriv --reuid="$1" --regid="$1" --init-groups sudo -n /usr/bin/sleep "$2") &
+    disown
+    within 30 pgrep -u root -xf "/usr/bin/sleep $2"
+}
+sudo_as alice 2006
+sudo_as bob 2007
+expect "what alice starts with sudo is placed" in_group "$(pgrep -u root -xf '/usr/bin/sleep 2006')" admin
+sleep 2
+expect "what bob starts with sudo is not" elsewhere "$(pgrep -u root -xf '/usr/bin/sleep 2007')" admin
+rm /etc/sudoers.d/origin
+
 # A user can name a unit of the own service manager like one of the system.
 within 30 systemctl is-active "user@$alice.service"
 mine alice systemd-run -q --user --unit=cron sleep 2004
@@ -108,6 +125,6 @@ systemctl stop web.service
 rm /run/systemd/system/web.service /usr/local/bin/web
 systemctl daemon-reload
 # The scenarios after this one expect no process and no session of alice.
-pkill -f '^sleep 200[0-9]'
+pkill -f 'sleep 200[0-9]$'
 loginctl terminate-user alice
 within 30 test ! -e "/sys/fs/cgroup/user.slice/user-$alice.slice"
