@@ -207,6 +207,24 @@ fn lost_forks_are_made_good_by_the_living_children() {
     assert!(world.holds(6) && world.holds(7));
 }
 
+/// Whichever of both is looked at first.
+#[test]
+fn a_child_with_the_pid_of_an_earlier_pinned_process_is_pinned_after_a_loss() {
+    for parent in [5, 50, 60, 70] {
+        let pids: Vec<u32> = (6..40).collect();
+        let mut world = PinTest::new(&[parent]);
+        world.stay(parent, true);
+        for &pid in &pids {
+            world.run(pid, 100, ALICE);
+            world.stay(pid, true);
+            world.run(pid, 101, ALICE);
+            world.kernel.processes.get_mut(&parent).unwrap().children.push(pid);
+        }
+        world.sticky.search(&mut world.kernel);
+        assert!(pids.into_iter().all(|pid| world.holds(pid)), "{parent}");
+    }
+}
+
 #[test]
 fn a_lost_fork_pins_no_later_process_with_the_pid_of_a_descendant() {
     let mut world = PinTest::new(&[5, 6, 7, 8, 9]);

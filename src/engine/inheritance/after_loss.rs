@@ -42,7 +42,11 @@ impl<V: Inherited> Inheritance<V> {
             .collect();
         while let Some((parent, entry)) = parents.pop() {
             if !entry.is_unknown() && kernel.identity(parent) != Some(entry.started) {
-                self.remove(parent);
+                // The process that has the PID now may have inherited from its own parent meanwhile.
+                let is_it = |now: &Entry<V>| now.started == entry.started;
+                if self.entries.get(&parent).is_some_and(is_it) {
+                    self.remove(parent);
+                }
                 continue;
             }
             let Some(mark) = entry.mark.of_child() else { continue };
