@@ -97,10 +97,8 @@ impl AncestryTable {
         self.is_active
     }
 
-    /// Records a fork read from the fork socket. Returns whether that ended the mark of an earlier process with
-    /// the PID of the child, for which an evaluation may have taken it.
-    #[must_use]
-    pub(super) fn heard(&mut self, fork: Fork) -> bool {
+    /// Records a fork read from the fork socket.
+    pub(super) fn heard(&mut self, fork: Fork) -> Birth {
         // Its last change may not be evaluated yet.
         let own = self.marks.entry(fork.child).and_then(|entry| entry.mark.adds());
         let birth = self.marks.heard(fork);
@@ -111,7 +109,7 @@ impl AncestryTable {
         if self.is_active {
             self.births.record(fork);
         }
-        birth == Birth::EndsEarlier
+        birth
     }
 
     /// Records that a process does not run a program any more, before the event of that is evaluated.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::ancestry::{AncestryTable, RunningProcess};
+use crate::engine::inheritance::Birth;
 use crate::rules::ancestry::Ancestor;
 use crate::tracking::fork_tracker::Fork;
 
@@ -319,7 +320,7 @@ impl Lineage {
     fn born(&mut self, time: u64, parent: u32, child: u32) {
         self.world.child(parent, child);
         let fork = Fork { at: self.begin.plus(time), parent: pid(parent), child: pid(child) };
-        assert!(!self.table.heard(fork));
+        assert_ne!(self.table.heard(fork), Birth::EndsEarlier);
     }
 
     /// A process is evaluated for a change at this time, or found by a scan.
@@ -362,4 +363,16 @@ fn who_is_below_a_child_that_runs_the_program_stays_there() {
     line.runs(51, 30, false, true);
     line.runs(50, 20, true, false);
     assert_eq!([51, 52].map(|raw| line.is_below(raw)), [false, true]);
+}
+
+/// A child that was evaluated before the loss of its fork was known has a program of its own.
+#[test]
+fn a_child_that_runs_the_program_is_below_it_after_the_loss_of_its_fork() {
+    let mut line = Lineage::new();
+    line.runs(50, 10, true, true);
+    line.world.child(50, 51);
+    line.runs(51, 30, false, true);
+    assert!(!line.is_below(51));
+    line.table.search(&mut line.world.engine.kernel);
+    assert_eq!([50, 51].map(|raw| line.is_below(raw)), [false, true]);
 }

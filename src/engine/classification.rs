@@ -201,7 +201,7 @@ impl<K: Kernel> Engine<K> {
         let EvaluationRequest { pid, since, .. } = evaluation;
         // An earlier exec may still wait for its examination.
         let first = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
-        let is_event = evaluation.cause.intersects(Cause::EXEC | Cause::UID);
+        let is_event = evaluation.may_change_program();
         let seen = self.kernel.now();
         if self.kernel.identity(pid) != Some(identity) {
             if is_event && self.ancestry.withdraw_departed(pid, first) {

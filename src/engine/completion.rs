@@ -25,7 +25,7 @@ impl<K: Kernel> Engine<K> {
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(evaluation, handle, outcome, now);
         let is_of_root = handle.is_some_and(|handle| handle.uid == Uid(0));
-        if is_of_root && evaluation.cause.intersects(Cause::EXEC | Cause::UID) {
+        if is_of_root && evaluation.may_change_program() {
             self.kernel.expect_move(now);
         }
         self.conclude(job, outcome, now);

@@ -89,9 +89,9 @@ impl<K: Kernel> Engine<K> {
 
     /// Finishes the evaluation of a process that has exited.
     fn is_gone(&mut self, job: &Evaluation) {
-        let EvaluationRequest { pid, cause, since, .. } = job.evaluation;
+        let EvaluationRequest { pid, since, .. } = job.evaluation;
         // It may have run another program, or had another user, when it created its last children.
-        if cause.intersects(Cause::EXEC | Cause::UID) && self.ancestry.gone(pid, since) {
+        if job.evaluation.may_change_program() && self.ancestry.gone(pid, since) {
             self.rescan.want(Urgency::Limited);
         }
         self.finish(job, None, Placement::Gone);

@@ -61,11 +61,11 @@ pub(super) struct Executables {
 }
 
 impl Executables {
-    /// Drops all pending evaluations: a scan follows.
-    pub(super) fn forget(&mut self) {
-        self.pending.clear();
+    /// Drops and returns all pending evaluations: a scan follows.
+    pub(super) fn forget(&mut self) -> impl Iterator<Item = EvaluationRequest> + use<> {
         self.results.clear();
         self.deadlines.clear();
+        std::mem::take(&mut self.pending).into_values().map(|pending| pending.evaluation)
     }
 
     /// Returns since when an evaluation of the process waits.

@@ -76,9 +76,10 @@ impl<K: Kernel> Engine<K> {
     pub(super) fn drain_forks(&mut self) -> io::Result<()> {
         let traces_moves = self.traces_moves();
         let Self { kernel, sticky, ancestry, placer, answered, .. } = self;
-        let status = self.intake.drain_forks(kernel, |fork, now| {
-            let has_ended = sticky.heard(fork, now) | ancestry.heard(fork);
-            if has_ended | placer.origins().heard(fork) {
+        let status = self.intake.drain_forks(kernel, |fork, now, is_evaluated| {
+            let births =
+                [sticky.heard(fork, now), ancestry.heard(fork), placer.origins().heard(fork)];
+            if births.into_iter().any(|birth| birth.changes_evaluation(is_evaluated)) {
                 let evaluation = EvaluationRequest::at_once(fork.child, Cause::SCAN, now);
                 answered.push_back(Evaluation::new(evaluation));
             }

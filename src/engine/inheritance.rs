@@ -48,12 +48,17 @@ const SWEEP: [usize; 2] = [2, 64];
 /// The interval of the periodic check.
 const SWEEP_NS: u64 = 100_000_000;
 
+/// Time in which the kernel has queued an event after its time stamp, and the fork of a process that it lists. Between
+/// both it does not sleep, so the process only waits for a CPU.
+pub(super) const QUEUED_NS: u64 = 1_000_000_000;
+
 /// A mark that children inherit.
 pub(super) trait Inherited: Clone {
     /// Returns the mark of a child that is born from now on. `None` if children inherit nothing.
     fn of_child(&self) -> Option<Self>;
 
-    /// Returns this mark with one that the process inherited before it had this one. `None` if this one replaces that.
+    /// Returns this mark with one that the process inherited before it had this one. `None` if this one replaces or
+    /// contains that.
     fn with_inherited(&self, _: &Self) -> Option<Self> {
         None
     }
@@ -105,7 +110,7 @@ impl<V> Entry<V> {
     }
 }
 
-/// Result of a fork.
+/// Result of a fork. The process may have been evaluated before without what it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Birth {
@@ -117,6 +122,18 @@ pub(super) enum Birth {
     NoRoom(Uid),
     /// It ended the mark of an earlier process with the PID, for which an evaluation may have taken the child.
     EndsEarlier,
+}
+
+impl Birth {
+    /// Checks whether an evaluation of the child must be repeated. `is_evaluated` tells whether there was one since the
+    /// birth: of a process that got its PID while a scan read the list of processes.
+    pub(super) fn changes_evaluation(self, is_evaluated: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::EndsEarlier => true,
+            Self::Inherited => is_evaluated(),
+            Self::Unmarked | Self::NoRoom(_) => false,
+        }
+    }
 }
 
 /// Limits of a table.
@@ -221,12 +238,11 @@ impl<V: Inherited> Inheritance<V> {
         // is of an earlier process with the PID, also if the clock of another processor gave it a later time.
         if let Some(own) = earlier.filter(|own| own.since > fork.at && !own.is_unknown()) {
             let both = inherited.and_then(|inherited| own.mark.with_inherited(&inherited));
-            let entry = both.map(|mark| Entry { mark, ..own.clone() });
-            entry.into_iter().for_each(|entry| {
-                // It replaces one of the same process, so that there is room.
-                let _has_room = self.insert(fork.child, entry);
-            });
-            return Birth::Unmarked;
+            let Some(mark) = both else { return Birth::Unmarked };
+            // It replaces one of the same process, so that there is room.
+            let entry = Entry { mark, ..own.clone() };
+            let _has_room = self.insert(fork.child, entry);
+            return Birth::Inherited;
         }
         let was_marked = earlier.is_some_and(|own| own.mark.is_valid());
         match inherited {

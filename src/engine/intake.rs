@@ -183,7 +183,7 @@ impl EventIntake {
     pub(super) fn drain_forks(
         &mut self,
         kernel: &mut impl Kernel,
-        mut heed: impl FnMut(Fork, Nanos),
+        mut heed: impl FnMut(Fork, Nanos, &dyn Fn() -> bool),
     ) -> io::Result<ForkStatus> {
         let began = kernel.now();
         if !self.reads_forks(began) {
@@ -199,7 +199,7 @@ impl EventIntake {
                 metrics.forks.increment();
                 count += 1;
                 let fork = Fork { at: event.at, parent, child };
-                heed(fork, began);
+                heed(fork, began, &|| forks.is_evaluated_since(child, event.at));
                 lost += u64::from(!forks.record(fork, begun));
             }
         })?;

@@ -250,8 +250,13 @@ impl<K: Kernel> Engine<K> {
         self.metrics.refused_reloads.add(u64::from(self.policy.summary.kept > 0));
         // The scan also evaluates the processes that waited.
         self.waiting.clear();
-        self.executables.forget();
-        self.answered.clear();
+        let examined = self.executables.forget();
+        let answered = std::mem::take(&mut self.answered).into_iter().map(|job| job.evaluation);
+        if self.ancestry.is_active() {
+            // It does not know when they began to run their program: children of before would stay below the last one.
+            let changed = examined.chain(answered).filter(EvaluationRequest::may_change_program);
+            self.answered.extend(changed.map(Evaluation::new));
+        }
         self.intake.forks.drop_pending();
         self.rescan.want(Urgency::Now);
     }

@@ -195,13 +195,11 @@ impl PinTable {
         Some(())
     }
 
-    /// Records a fork read from the fork socket. Returns whether that ended the pin of an earlier process with
-    /// the PID of the child, for which an evaluation may have taken it.
-    #[must_use]
-    pub fn heard(&mut self, fork: Fork, now: Nanos) -> bool {
+    /// Records a fork read from the fork socket.
+    pub(super) fn heard(&mut self, fork: Fork, now: Nanos) -> Birth {
         let birth = self.pins.heard(fork);
         self.born(fork.child, birth, now);
-        birth == Birth::EndsEarlier
+        birth
     }
 
     /// Counts and logs what a child inherited.

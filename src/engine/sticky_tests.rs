@@ -54,7 +54,8 @@ impl PinTest {
     fn hear(&mut self, parent: u32, child: u32) -> bool {
         // After all pins.
         let at = self.kernel.now();
-        self.sticky.heard(Fork { at, parent: pid(parent), child: pid(child) }, at)
+        let fork = Fork { at, parent: pid(parent), child: pid(child) };
+        self.sticky.heard(fork, at) == Birth::EndsEarlier
     }
 
     fn emptied(&mut self) {
@@ -119,7 +120,8 @@ fn a_fork_before_the_wish_does_not_inherit() {
     let mut world = PinTest::new(&[5, 6]);
     let before = world.kernel.now();
     world.stay(5, true);
-    assert!(!world.sticky.heard(Fork { at: before, parent: pid(5), child: pid(6) }, before));
+    let fork = Fork { at: before, parent: pid(5), child: pid(6) };
+    assert_eq!(world.sticky.heard(fork, before), Birth::Unmarked);
     world.emptied();
     assert!(!world.holds(6));
 }

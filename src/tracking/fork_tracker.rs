@@ -138,6 +138,11 @@ impl ForkTracker {
         self.pending.get(&pid).map(|&(since, _)| since)
     }
 
+    /// Checks whether the process with this PID was evaluated after this time, as far as that is still recorded.
+    pub fn is_evaluated_since(&self, pid: Pid, at: Nanos) -> bool {
+        self.evaluated.get(&pid).is_some_and(|own| own.opened >= at)
+    }
+
     /// Records that the process stays in its cgroup in any case: its children are only evaluated
     /// for their own events.
     pub fn dismissed(&mut self, pid: Pid) {

@@ -86,6 +86,11 @@ impl EvaluationRequest {
         }
     }
 
+    /// Checks whether an event told that the process may run another program, or for another user.
+    pub fn may_change_program(&self) -> bool {
+        self.cause.intersects(Cause::EXEC | Cause::UID)
+    }
+
     /// Returns the same evaluation for another time, when it was completed in its batch.
     #[must_use]
     pub const fn outside_batch(self) -> Self {

@@ -6,13 +6,12 @@ use std::ops::RangeBounds;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
+use crate::engine::inheritance::QUEUED_NS;
 use crate::event::{Nanos, Pid};
 use crate::tracking::fork_tracker::Fork;
 
 /// The maximum number of births that are kept until changes of their creators are evaluated, 24 bytes each.
 const MOST_RECENT: usize = 65_536;
-/// The time after its time stamp within which an event is queued: the process may lose its CPU in between.
-const QUEUED_LATE_NS: u64 = 10_000_000;
 
 /// The process with a PID that is meant.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +36,7 @@ impl Births {
 
     /// Drops the births before this time: all changes before it are evaluated.
     pub(super) fn settle(&mut self, until: Nanos) {
-        let is_settled = |fork: &Fork| fork.at.plus(QUEUED_LATE_NS) < until;
+        let is_settled = |fork: &Fork| fork.at.plus(QUEUED_NS) < until;
         while self.0.front().is_some_and(is_settled) {
             self.0.pop_front();
         }
@@ -123,7 +122,7 @@ mod tests {
             all.record(Fork { at: Nanos(at), parent: pid(50), child: pid(60) });
         }
         assert_eq!((all.0.len(), all.0[0].at), (MOST_RECENT, Nanos(1)));
-        all.settle(Nanos(QUEUED_LATE_NS + 10));
+        all.settle(Nanos(QUEUED_NS + 10));
         assert_eq!(all.0[0].at, Nanos(10));
     }
 }

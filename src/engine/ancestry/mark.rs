@@ -55,8 +55,9 @@ impl AncestryMark {
 impl Inherited for AncestryMark {
     fn with_inherited(&self, inherited: &Self) -> Option<Self> {
         let of_parent = inherited.inherited.as_deref().unwrap_or_default();
-        let all = merged(of_parent, self.inherited.as_deref().unwrap_or_default());
-        Some(self.below(Some(all)))
+        let own = self.inherited.as_deref().unwrap_or_default();
+        let is_new = of_parent.iter().any(|one| !own.contains(one));
+        is_new.then(|| self.below(Some(merged(of_parent, own))))
     }
 
     fn of_child(&self) -> Option<Self> {

@@ -4,13 +4,9 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
-use super::{Birth, Entry, Inheritance, Inherited};
+use super::{Birth, Entry, Inheritance, Inherited, QUEUED_NS};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
-
-/// Time in which the kernel has queued the fork of a process that it lists. Between both it does not sleep, so the
-/// process that forks only waits for a CPU.
-const QUEUED_NS: u64 = 1_000_000_000;
 
 impl<V: Inherited> Inheritance<V> {
     /// Records that at `now` the kernel had dropped no forks, and all that it had queued before were read. The fork of
@@ -56,7 +52,10 @@ impl<V: Inherited> Inheritance<V> {
                     own.is_unknown() || kernel.identity(child) == Some(own.started)
                 };
                 if let Some(own) = own.filter(is_of_child) {
-                    if unknown.remove(&child) {
+                    let both = own.mark.with_inherited(&mark);
+                    let is_new = unknown.remove(&child) || both.is_some();
+                    let own = Entry { mark: both.unwrap_or_else(|| own.mark.clone()), ..own };
+                    if is_new && self.insert(child, own.clone()) {
                         parents.push((child, own));
                     }
                     continue;

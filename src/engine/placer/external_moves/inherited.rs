@@ -84,10 +84,10 @@ impl InheritedOrigins {
 
     /// Records a fork that was read from the fork socket. Returns whether that ended the mark of an earlier process
     /// with the PID of the child, for which an evaluation may have taken it.
-    pub(crate) fn heard(&mut self, fork: Fork) -> bool {
+    pub(in crate::engine) fn heard(&mut self, fork: Fork) -> Birth {
         let birth = self.marks.heard(fork);
         self.count(birth);
-        birth == Birth::EndsEarlier
+        birth
     }
 
     fn count(&self, birth: Birth) {

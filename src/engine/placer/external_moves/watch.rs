@@ -239,13 +239,14 @@ impl MoveWatch {
             waiting.cause.contains(Cause::ELSEWHERE)
                 && fork.at > waiting.since.plus(CLOCKS_DIFFER_NS)
         });
-        let last = self.known.get(&fork.child);
-        if last.is_none_or(|last| fork.at <= last.at.plus(CLOCKS_DIFFER_NS)) {
-            return;
-        }
+        let is_earlier = |last: &&TracedMove| fork.at > last.at.plus(CLOCKS_DIFFER_NS);
+        let Some(last) = self.known.get(&fork.child).filter(is_earlier) else { return };
+        // Its evaluation may have been of the present process.
+        let is_late = is_by_another(last) && fork.at.since(last.at) < EVENTS_LATE_NS;
         self.known.remove(&fork.child);
         let waiting = self.waiting.find(fork.child);
-        self.needs_scan |= waiting.is_some_and(|waiting| waiting.cause.contains(Cause::MOVED));
+        let is_waiting = waiting.is_some_and(|waiting| waiting.cause.contains(Cause::MOVED));
+        self.needs_scan |= is_waiting || is_late;
     }
 
     /// Adds the duration of a read or of the evaluations after it to the cost.
@@ -416,6 +417,21 @@ mod tests {
                 assert_eq!(watch.take_needs_scan(), is_earlier);
                 assert_eq!(watch.knows_move(forty), !is_earlier);
             }
+        }
+    }
+
+    #[test]
+    fn a_fork_that_is_read_after_the_evaluation_of_a_move_causes_a_scan_if_it_follows_soon() {
+        let forty = Pid::new(40).unwrap();
+        for (mover, later, is_scanned) in
+            [(900, 20_000, true), (900, EVENTS_LATE_NS + 7, false), (40, 20_000, false)]
+        {
+            let (mut watch, mut kernel) = watch(vec![(mover, 40)], 0);
+            watch.read_now(&mut kernel);
+            while watch.next_moved().is_some() {}
+            assert!(!watch.take_needs_scan());
+            watch.forked(Fork { at: Nanos(later), parent: Pid::new(1).unwrap(), child: forty });
+            assert_eq!(watch.take_needs_scan(), is_scanned, "{mover} {later}");
         }
     }
 
