@@ -186,7 +186,7 @@ impl AncestryTable {
         // unread, and those of another process with the PID of one as well.
         if self.add(pid, identity, born, mark, kernel) && is_new {
             has_changed |= is_event && self.pass_on(pid, &programs, since);
-            has_changed |= self.spread(pid, programs, kernel);
+            has_changed |= self.spread((pid, identity), programs, kernel);
         }
         has_changed
     }
@@ -198,7 +198,7 @@ impl AncestryTable {
         mut early: Entry<AncestryMark>,
         kernel: &mut impl Kernel,
     ) -> bool {
-        let RunningProcess { pid, since, .. } = process;
+        let RunningProcess { pid, identity, since, .. } = process;
         let from = std::mem::replace(&mut early.mark.found[0], since);
         let programs = early.mark.for_children.clone();
         let adds = early.mark.adds();
@@ -206,7 +206,8 @@ impl AncestryTable {
             adds.is_some_and(|own| self.withdraw(Creator::Present(pid), &own, from..since));
         let _has_room = self.marks.insert(pid, early);
         // The descendants of a living process are below it, whenever they were born.
-        has_changed | programs.is_some_and(|programs| self.spread(pid, programs, kernel))
+        has_changed
+            | programs.is_some_and(|programs| self.spread((pid, identity), programs, kernel))
     }
 
     /// Passes programs on to the descendants that were born since the process runs one of them: some have exited, or are
@@ -306,11 +307,21 @@ impl AncestryTable {
 
     /// Passes programs on to the living descendants of a process. Returns whether there are any that did not have
     /// them.
-    fn spread(&mut self, from: Pid, programs: Arc<[Ancestor]>, kernel: &mut impl Kernel) -> bool {
+    fn spread(
+        &mut self,
+        from: (Pid, u64),
+        programs: Arc<[Ancestor]>,
+        kernel: &mut impl Kernel,
+    ) -> bool {
         let mut is_new = false;
         let mut parents = vec![(from, programs)];
-        while let Some((parent, programs)) = parents.pop() {
-            for child in children(parent, kernel) {
+        while let Some(((parent, started), programs)) = parents.pop() {
+            let found = children(parent, kernel);
+            if kernel.identity(parent) != Some(started) {
+                // They may be those of another process with the PID.
+                continue;
+            }
+            for child in found {
                 let seen = kernel.now();
                 let Some(identity) = kernel.identity(child) else { continue };
                 let (since, before) = match self.marks.get(child, kernel) {
@@ -326,7 +337,7 @@ impl AncestryTable {
                 let mark = before.below(Some(all));
                 let further = mark.for_children.clone();
                 if self.add(child, identity, since, mark, kernel) {
-                    parents.extend(further.map(|further| (child, further)));
+                    parents.extend(further.map(|further| ((child, identity), further)));
                 }
             }
         }

@@ -37,6 +37,7 @@ impl<V: Inherited> Inheritance<V> {
             .map(|(&pid, entry)| (pid, entry.clone()))
             .collect();
         while let Some((parent, entry)) = parents.pop() {
+            let found = children(parent, kernel);
             if !entry.is_unknown() && kernel.identity(parent) != Some(entry.started) {
                 // The process that has the PID now may have inherited from its own parent meanwhile.
                 let is_it = |now: &Entry<V>| now.started == entry.started;
@@ -46,7 +47,7 @@ impl<V: Inherited> Inheritance<V> {
                 continue;
             }
             let Some(mark) = entry.mark.of_child() else { continue };
-            for child in children(parent, kernel) {
+            for child in found {
                 let own = self.entries.get(&child).cloned();
                 let is_of_child = |own: &Entry<V>| {
                     own.is_unknown() || kernel.identity(child) == Some(own.started)
