@@ -79,7 +79,7 @@ fn kept_histories_lead_to_no_violation() {
 
 #[test]
 fn some_worlds_have_no_violation() {
-    let explored = world::explore(1, 0, EVENTS);
+    let explored = world::explore(1, 0, EVENTS, None);
     assert!(explored.events >= EVENTS);
     let failing = explored.found;
     let failing =

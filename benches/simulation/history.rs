@@ -154,6 +154,8 @@ pub(crate) enum Source {
         sum: u64,
         left: usize,
         since_rest: u32,
+        /// What seven of eight steps choose that write rules.
+        mostly: Option<u16>,
     },
     Replay {
         left: std::vec::IntoIter<Entry>,
@@ -163,7 +165,7 @@ pub(crate) enum Source {
 impl Source {
     /// Steps of a seed. Each world has its own frequencies, because some states are reached only
     /// when the steps that end them are rare.
-    pub(crate) fn of_seed(mut rng: Rng, steps: usize) -> Self {
+    pub(crate) fn of_seed(mut rng: Rng, steps: usize, mostly: Option<u16>) -> Self {
         let weights: Vec<u64> = Kind::ALL
             .iter()
             .map(|kind| match (kind, rng.below(8)) {
@@ -175,15 +177,15 @@ impl Source {
             })
             .collect();
         let sum = weights.iter().sum();
-        Self::Seed { rng, weights, sum, left: steps, since_rest: 0 }
+        Self::Seed { rng, weights, sum, left: steps, since_rest: 0, mostly }
     }
 
     /// Returns the next step; `None` at the end of the history.
     pub(crate) fn next(&mut self) -> Option<Entry> {
-        let (rng, weights, sum, left, since_rest) = match self {
+        let (rng, weights, sum, left, since_rest, mostly) = match self {
             Self::Replay { left } => return left.next(),
-            Self::Seed { rng, weights, sum, left, since_rest } => {
-                (rng, weights, sum, left, since_rest)
+            Self::Seed { rng, weights, sum, left, since_rest, mostly } => {
+                (rng, weights, sum, left, since_rest, *mostly)
             }
         };
         if *left == 0 {
@@ -216,7 +218,10 @@ impl Source {
             28..=30 => rng.below(12_000_000),
             _ => rng.below(150_000_000),
         };
-        let (a, b) = (rng.next() as u16, rng.next() as u16);
+        let (a, mut b) = (rng.next() as u16, rng.next() as u16);
+        if kind == Kind::Rules && b % 8 != 0 {
+            b = mostly.unwrap_or(b);
+        }
         Some(Entry { gap: gap as u16, dt: dt as u32, kind, a, b })
     }
 }

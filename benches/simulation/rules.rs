@@ -109,6 +109,11 @@ pub(crate) const SETS: [&[SimRule]; 10] = [
     ],
 ];
 
+/// Returns a number by which a step chooses this set: see [`chosen`].
+pub(crate) fn number(set: usize) -> u16 {
+    if set + 1 == SETS.len() { 0xE000 } else { u16::try_from(set).unwrap_or_default() }
+}
+
 /// Returns the set that a step chooses. Kept histories name the first nine by small numbers.
 pub(crate) fn chosen(b: u16) -> usize {
     if b >= 0xE000 { SETS.len() - 1 } else { usize::from(b) % (SETS.len() - 1) }

@@ -133,7 +133,7 @@ fn processes_of_random_histories_are_where_the_rules_say() {
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut total = 0;
     for seed in (0..HISTORIES).map(|n| time.as_secs() * HISTORIES + n) {
-        let mut source = Source::of_seed(Rng::new(seed), usize::MAX);
+        let mut source = Source::of_seed(Rng::new(seed), usize::MAX, None);
         let scripts: Vec<String> = (0..ACTORS)
             .map(|_| {
                 let mut script = Script::new([&actors, &tool]);
