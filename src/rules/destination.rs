@@ -456,6 +456,41 @@ mod tests {
     }
 
     #[test]
+    fn the_test_of_a_destination_accepts_what_is_rendered() {
+        for text in ["/", "a/b", "s/%u", "s/cpu.%u", "s/cpu.%u/x", "%p/cgroup.%U", "a-%g"] {
+            for root in ["", "/pool"] {
+                let rendered = render(text, &WHO);
+                let path = match rendered.as_str() {
+                    "" if !root.is_empty() => root.to_owned(),
+                    _ => format!("{root}/{rendered}"),
+                };
+                let test = Destination::parse(text).unwrap().test(root);
+                assert!(test.accepts(path.as_bytes()), "{text} {path}");
+                assert!(!test.accepts(format!("{path}/x").as_bytes()), "{text} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_component_of_its_own_length_is_cut() {
+        let of_length = |length: usize| {
+            let user = "a".repeat(length);
+            render("long/%u", &SpecifierValues { user: Some(&user), ..WHO })
+        };
+        assert_eq!(of_length(255), format!("long/{}", "a".repeat(255)));
+        assert!(of_length(256).contains('~'));
+    }
+
+    #[test]
+    fn a_path_has_at_most_4095_bytes() {
+        let component = "a".repeat(255);
+        let path = [component.as_str(); 16].join("/");
+        assert_eq!(path.len(), PATH_MAX);
+        assert!(Destination::parse(&path).is_ok());
+        assert!(Destination::parse(&format!("/{path}")).is_err());
+    }
+
+    #[test]
     fn long_values_are_cut_and_stay_apart() {
         let [a, again, b] = ["a", "a", "b"].map(|last| {
             render("%u", &SpecifierValues { user: Some(&("ü".repeat(200) + last)), ..WHO })
