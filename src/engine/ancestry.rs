@@ -9,7 +9,7 @@ mod tested;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use super::inheritance::{Birth, Entry, Inheritance, Limits, children};
+use super::inheritance::{Birth, Entry, Inheritance, Limits, children, is_child};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
 use crate::rules::ancestry::Ancestor;
@@ -42,6 +42,15 @@ pub(super) struct RunningProcess {
     pub(super) is_event: bool,
 }
 
+/// A program that a process does not run any more.
+#[derive(Clone, Debug)]
+struct DepartedProgram {
+    pid: Pid,
+    program: Ancestor,
+    /// The fork of a later process with the PID, if one ended it: children from then on are those of that.
+    until: Nanos,
+}
+
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
 #[derive(Clone, Debug)]
 pub(super) struct AncestryTable {
@@ -50,7 +59,7 @@ pub(super) struct AncestryTable {
     /// The creator may have changed before, so that the child has another program, or none.
     births: Births,
     /// Programs that processes were found not to run any more before the event of that was evaluated.
-    departed: Vec<(Pid, Ancestor)>,
+    departed: Vec<DepartedProgram>,
     metrics: Arc<Metrics>,
 }
 
@@ -103,7 +112,7 @@ impl AncestryTable {
         let own = self.marks.entry(fork.child).and_then(|entry| entry.mark.adds());
         let birth = self.marks.heard(fork);
         if let Some(own) = own.filter(|own| !self.knows(fork.child, own)) {
-            self.depart(fork.child, own);
+            self.depart(fork.child, own, fork.at);
         }
         self.count(birth);
         if self.is_active {
@@ -113,11 +122,11 @@ impl AncestryTable {
     }
 
     /// Records that a process does not run a program any more, before the event of that is evaluated.
-    fn depart(&mut self, pid: Pid, lost: Ancestor) {
+    fn depart(&mut self, pid: Pid, program: Ancestor, until: Nanos) {
         if self.departed.len() >= MOST_DEPARTED {
             self.departed.remove(0);
         }
-        self.departed.push((pid, lost));
+        self.departed.push(DepartedProgram { pid, program, until });
     }
 
     fn count(&self, birth: Birth) {
@@ -168,7 +177,7 @@ impl AncestryTable {
                         has_changed |= self.withdraw(Creator::Present(pid), &lost, first..);
                     }
                     // The event that tells since when is still to be read, unless it was lost.
-                    Some(lost) => self.depart(pid, lost),
+                    Some(lost) => self.depart(pid, lost, NEVER),
                     None => {}
                 }
                 (entry.since, entry.mark.inherited)
@@ -241,11 +250,12 @@ impl AncestryTable {
     /// As [`Self::withdraw`] for the programs that the process was found not to run before.
     pub(super) fn withdraw_departed(&mut self, pid: Pid, since: Nanos) -> bool {
         let mut is_any = false;
-        for (departed, lost) in std::mem::take(&mut self.departed) {
-            if departed == pid {
-                is_any |= self.withdraw(Creator::Earlier(pid), &lost, since..);
+        for departed in std::mem::take(&mut self.departed) {
+            if departed.pid == pid {
+                let DepartedProgram { program, until, .. } = departed;
+                is_any |= self.withdraw(Creator::Earlier(pid), &program, since..until);
             } else {
-                self.departed.push((departed, lost));
+                self.departed.push(departed);
             }
         }
         is_any
@@ -330,7 +340,7 @@ impl AncestryTable {
                 };
                 let known = before.inherited.as_deref().unwrap_or_default();
                 let all = merged(known, &programs);
-                if *all == *known {
+                if *all == *known || !is_child(child, parent, kernel) {
                     continue;
                 }
                 is_new = true;

@@ -376,3 +376,18 @@ fn a_child_that_runs_the_program_is_below_it_after_the_loss_of_its_fork() {
     line.table.search(&mut line.world.engine.kernel);
     assert_eq!([50, 51].map(|raw| line.is_below(raw)), [false, true]);
 }
+
+/// The PID of the program is reused before its exec of another one is evaluated.
+#[test]
+fn a_late_event_of_an_earlier_process_takes_nothing_from_the_children_of_the_present_one() {
+    let mut line = Lineage::new();
+    line.world.child(SHELL, 40);
+    line.runs(40, 10, true, true);
+    line.runs(50, 10, true, true);
+    line.born(20, 50, 52);
+    line.world.end(50);
+    line.born(200, 40, 50);
+    line.born(210, 50, 51);
+    line.runs(50, 15, true, false);
+    assert_eq!([50, 51, 52].map(|raw| line.is_below(raw)), [true, true, false]);
+}

@@ -31,7 +31,7 @@
 
 mod after_loss;
 
-pub(super) use after_loss::children;
+pub(super) use after_loss::{children, is_child};
 
 use std::collections::VecDeque;
 

@@ -33,6 +33,12 @@ impl PinTest {
         self.kernel.start(pid, FakeProcess { started, uid: uid.0, ..FakeProcess::default() });
     }
 
+    /// Lets the kernel list a process as a child.
+    fn adopt(&mut self, parent: u32, child: u32) {
+        self.kernel.processes.get_mut(&parent).unwrap().children.push(child);
+        self.kernel.processes.get_mut(&child).unwrap().parent = parent;
+    }
+
     fn end(&mut self, pid: u32) {
         self.kernel.processes.remove(&pid).unwrap();
     }
@@ -203,7 +209,7 @@ fn lost_forks_are_made_good_by_the_living_children() {
     let mut world = PinTest::new(&[5, 6, 7]);
     world.stay(5, true);
     for (parent, child) in [(5, 6), (6, 7)] {
-        world.kernel.processes.get_mut(&parent).unwrap().children.push(child);
+        world.adopt(parent, child);
     }
     world.sticky.search(&mut world.kernel);
     assert!(world.holds(6) && world.holds(7));
@@ -220,7 +226,7 @@ fn a_child_with_the_pid_of_an_earlier_pinned_process_is_pinned_after_a_loss() {
             world.run(pid, 100, ALICE);
             world.stay(pid, true);
             world.run(pid, 101, ALICE);
-            world.kernel.processes.get_mut(&parent).unwrap().children.push(pid);
+            world.adopt(parent, pid);
         }
         world.sticky.search(&mut world.kernel);
         assert!(pids.into_iter().all(|pid| world.holds(pid)), "{parent}");
@@ -236,10 +242,10 @@ fn a_lost_fork_pins_no_later_process_with_the_pid_of_a_descendant() {
         world.fork(5, child);
     }
     world.emptied();
-    world.kernel.processes.get_mut(&5).unwrap().children.push(6);
+    world.adopt(5, 6);
     // The PIDs 7 and 8 belong to others by now, whose forks were lost.
     world.run(7, 101, ALICE);
-    world.kernel.processes.get_mut(&7).unwrap().children.push(9);
+    world.adopt(7, 9);
     world.sticky.search(&mut world.kernel);
     assert_eq!([5, 6, 7, 8, 9].map(|pid| world.holds(pid)), [true, true, false, false, false]);
     assert_eq!(world.sticky.metrics.sticky_inherited.get(), 2);
@@ -259,13 +265,13 @@ fn a_pin_that_was_ended_stays_so_after_a_loss() {
         world.fork(5, child);
         assert!(world.holds(child));
     }
-    world.kernel.processes.get_mut(&5).unwrap().children = vec![6, 7, 8];
     assert!(world.ask(6, PinAction::Cancel, ALICE));
     let broken = world.sticky.pin(pid(7), &mut world.kernel).unwrap();
     world.sticky.unpin(pid(7), broken);
     // The PID 8 belongs to another child by now, whose fork was lost.
     assert!(world.ask(8, PinAction::Cancel, ALICE));
     world.run(8, 101, ALICE);
+    [6, 7, 8].into_iter().for_each(|child| world.adopt(5, child));
     world.sticky.search(&mut world.kernel);
     assert_eq!([5, 6, 7, 8].map(|pid| world.holds(pid)), [true, false, false, true]);
     // It can ask again, and its children inherit.

@@ -61,6 +61,9 @@ impl<V: Inherited> Inheritance<V> {
                     }
                     continue;
                 }
+                if !is_child(child, parent, kernel) {
+                    continue;
+                }
                 report(child, self.inherit(child, entry.since, mark.clone()));
                 if let Some(own) = self.entries.get(&child) {
                     parents.push((child, own.clone()));
@@ -69,6 +72,11 @@ impl<V: Inherited> Inheritance<V> {
         }
         unknown.into_iter().for_each(|pid| self.remove(pid));
     }
+}
+
+/// Checks whether a listed child is one still: another process may have its PID by now.
+pub(in crate::engine) fn is_child(child: Pid, parent: Pid, kernel: &mut impl Kernel) -> bool {
+    kernel.status(child).is_some_and(|status| status.parent == Some(parent))
 }
 
 /// Returns the living children of a process.
