@@ -1,5 +1,7 @@
 //! Programs that root runs in ancestors of processes, as the daemon must know them and as it may.
 
+use cgruled::event::{EventKind, Task};
+
 use super::machine::Machine;
 use super::process::Process;
 use super::programs::PROGRAMS;
@@ -34,7 +36,8 @@ impl Machine {
         }
         let program = PROGRAMS[process.program];
         let is_plain = program.shares_mounts && !program.is_hidden && program.invoked.is_none();
-        let is_evaluated = !process.has_changed && is_plain && process.hang.is_none();
+        let is_known = !process.has_changed && !process.has_lost_change;
+        let is_evaluated = is_known && is_plain && process.hang.is_none();
         if !is_evaluated || process.has_leader_exited || !process.threads.is_empty() {
             may = [0, 1].map(|one| may[one] || process.has_run[one]);
         }
@@ -55,6 +58,25 @@ impl Machine {
                 if !std::mem::replace(&mut child.was_below[program], true) {
                     parents.push(pid);
                 }
+            }
+        }
+    }
+
+    /// The kernel dropped this event. If the process runs a tested program since, those that it created before may count
+    /// as below it: also descendants of children that have exited.
+    pub(crate) fn note_lost_change(&mut self, what: EventKind) {
+        let (EventKind::Exec(process) | EventKind::Uid(Task { process, .. })) = what else {
+            return;
+        };
+        let Some(own) = self.find_mut(process.get()) else { return };
+        own.has_lost_change = true;
+        let (identity, program) = (own.identity, own.tested_program());
+        for pid in self.pids.clone() {
+            let Some(child) = self.find_mut(pid).filter(|one| one.identity > identity) else {
+                continue;
+            };
+            if let Some(program) = program {
+                child.may_be_below[program] = true;
             }
         }
     }

@@ -269,6 +269,7 @@ impl Machine {
             was_below: [false; 2],
             may_be_below: [false; 2],
             has_run: [false; 2],
+            has_lost_change: false,
             has_unknown_program: false,
         }
     }
@@ -356,6 +357,7 @@ impl Machine {
             if self.is_scanning {
                 self.counts.hit(Situation::OverrunDuringScan);
             }
+            self.note_lost_change(event.what);
             return;
         }
         if socket.queue.back().is_some_and(|last| last.at > event.at) {

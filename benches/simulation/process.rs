@@ -104,6 +104,8 @@ pub(crate) struct Process {
     pub(crate) may_be_below: [bool; 2],
     /// It ran it as root itself, now or earlier.
     pub(crate) has_run: [bool; 2],
+    /// The event of an exec or of a change of its user was lost: nothing tells when what it runs began.
+    pub(crate) has_lost_change: bool,
     /// What it runs is that of a creator that no event names, and was not read since.
     pub(crate) has_unknown_program: bool,
 }

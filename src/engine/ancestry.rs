@@ -16,7 +16,7 @@ use crate::rules::ancestry::Ancestor;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
 use births::{Births, Creator};
-use mark::{AncestryMark, merged};
+use mark::{AncestryMark, NEVER, merged};
 pub(super) use tested::TestedProgram;
 
 /// All processes below sshd of a large login node, 120 bytes each: 30 MiB. A limit for each user would need its UID at
@@ -24,8 +24,6 @@ pub(super) use tested::TestedProgram;
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
 /// The maximum number of processes that do not run a program any more, until the event of that is evaluated.
 const MOST_DEPARTED: usize = 1024;
-/// No change of the process was evaluated.
-const NEVER: Nanos = Nanos(u64::MAX);
 
 /// A process for which it is recorded what it runs.
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +206,10 @@ impl AncestryTable {
         kernel: &mut impl Kernel,
     ) -> bool {
         let RunningProcess { pid, identity, since, .. } = process;
-        let from = std::mem::replace(&mut early.mark.found[0], since);
+        let from = match std::mem::replace(&mut early.mark.found[0], since) {
+            NEVER => Nanos(0),
+            found => found,
+        };
         let programs = early.mark.for_children.clone();
         let adds = early.mark.adds();
         let has_changed =

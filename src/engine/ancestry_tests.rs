@@ -328,6 +328,7 @@ impl Lineage {
         let kernel = &mut self.world.engine.kernel;
         let identity = kernel.identity(pid(raw)).unwrap();
         let (seen, since) = (self.begin.plus(100), self.begin.plus(time));
+        kernel.clock.set(kernel.clock.get().max(since.0));
         let process =
             RunningProcess { pid: pid(raw), identity, seen, first: since, since, is_event };
         let path = b"/usr/sbin/sshd"[..].into();
@@ -390,4 +391,20 @@ fn a_late_event_of_an_earlier_process_takes_nothing_from_the_children_of_the_pre
     line.born(210, 50, 51);
     line.runs(50, 15, true, false);
     assert_eq!([50, 51, 52].map(|raw| line.is_below(raw)), [true, true, false]);
+}
+
+/// A scan finds that a child runs the program, and its event tells that an orphan below it is older.
+#[test]
+fn an_orphan_of_before_the_change_that_a_scan_had_found_is_not_below_it() {
+    let mut line = Lineage::new();
+    line.runs(50, 10, true, true);
+    line.born(200, 50, 51);
+    line.born(210, 51, 52);
+    line.born(215, 52, 53);
+    line.world.end(52);
+    line.runs(51, 300, false, true);
+    line.runs(50, 150, true, false);
+    assert!(line.is_below(53), "nothing tells since when 51 runs it");
+    line.runs(51, 220, true, true);
+    assert_eq!([51, 53].map(|raw| line.is_below(raw)), [false, false]);
 }

@@ -6,6 +6,8 @@ use crate::engine::inheritance::Inherited;
 use crate::event::Nanos;
 use crate::rules::ancestry::Ancestor;
 
+/// No change of the process was evaluated.
+pub(super) const NEVER: Nanos = Nanos(u64::MAX);
 /// The maximum number of programs of ancestors: the first ones, which started the others.
 const MOST_PROGRAMS: usize = 16;
 
@@ -37,7 +39,7 @@ impl AncestryMark {
     /// Checks whether a change of the process at this time was not read when its program was found.
     pub(super) fn was_early(&self, change: Nanos) -> bool {
         let [since, at] = self.found;
-        self.own.is_some() && since < change && change <= at
+        self.own.is_some() && (since == NEVER || since < change) && change <= at
     }
 
     /// Returns the mark of the same process with these programs of ancestors.
