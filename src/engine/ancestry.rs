@@ -9,6 +9,9 @@ mod tested;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+
 use super::inheritance::{Birth, Entry, Inheritance, Limits, children, is_child};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
@@ -272,18 +275,18 @@ impl AncestryTable {
         within: impl RangeBounds<Nanos>,
     ) -> bool {
         let mut is_any = false;
-        let mut keepers = Vec::new();
+        let mut keepers = HashSet::<Pid, FixedState>::default();
         for Fork { child, parent, at } in self.births.below(from, within) {
-            keepers.retain(|&keeper| keeper != child);
+            keepers.remove(&child);
             // It may have exited since, unlike its children.
             let Some(entry) = self.marks.entry(child).cloned() else { continue };
             if entry.since != at || keepers.contains(&parent) {
-                keepers.push(child);
+                keepers.insert(child);
                 continue;
             }
             is_any = true;
             if entry.mark.own.as_ref() == Some(lost) {
-                keepers.push(child);
+                keepers.insert(child);
             }
             let left = entry.mark.inherited.iter().flat_map(|all| all.iter());
             let left: Arc<[Ancestor]> = left.filter(|one| *one != lost).cloned().collect();
