@@ -141,7 +141,7 @@ fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
 }
 
 /// User, group and program: what the rules of the next test tell processes apart by.
-type Subject = (u32, u32, Option<String>);
+type Subject = (u32, u32, String);
 /// Name of a rule and its destinations.
 type Decided = (Option<String>, Vec<String>);
 /// The number of evaluations by user, and by the decisions of both sets of rules.
@@ -149,12 +149,13 @@ type Changes = BTreeMap<(u32, Decided, Decided), u64>;
 
 const TESTERS: [u32; 3] = [ALICE, BOB, CAROL];
 
-/// Returns what a decision about a process of a test user depended on.
+/// Returns what a decision about a process of a test user depended on. The rules that were active before, when there was
+/// no second daemon, need no program.
 fn subject(one: &RecordedEvaluation) -> Option<Subject> {
     let is_decided = !["gone", "waiting", "sticky", "confirmed"].contains(&one.outcome.as_str());
     let exe = one.invoked.clone().or_else(|| one.exe.clone());
     let uid = one.uid.filter(|uid| is_decided && TESTERS.contains(uid))?;
-    Some((uid, one.gid?, exe))
+    Some((uid, one.gid?, exe?))
 }
 
 /// Returns how the evaluations of one daemon would change by the decisions of another.
