@@ -87,7 +87,9 @@ echo 'alice, bob ALL=(root) NOPASSWD: /usr/bin/sleep' >/etc/sudoers.d/origin
 chmod 440 /etc/sudoers.d/origin
 # sudo_as USER SECONDS: starts sleep as root with sudo, as in a login of the user.
 sudo_as() {
-    (id -u "$1" >/proc/self/loginuid &&
+    local uid
+    uid=$(id -u "$1")
+    (echo "$uid" >/proc/self/loginuid &&
         exec setpriv --reuid="$1" --regid="$1" --init-groups sudo -n /usr/bin/sleep "$2") &
     disown
     within 30 pgrep -u root -xf "/usr/bin/sleep $2"
