@@ -19,7 +19,7 @@ use crate::rules::ancestry::Ancestor;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
 use births::{Births, Creator};
-use mark::{AncestryMark, NEVER, merged};
+use mark::{AncestryMark, merged};
 pub(super) use tested::TestedProgram;
 
 /// All processes below sshd of a large login node, 120 bytes each: 30 MiB. A limit for each user would need its UID at
@@ -27,6 +27,8 @@ pub(super) use tested::TestedProgram;
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
 /// The maximum number of processes that do not run a program any more, until the event of that is evaluated.
 const MOST_DEPARTED: usize = 1024;
+/// The end of the time of a process that is not known to have ended.
+const NO_END: Nanos = Nanos(u64::MAX);
 
 /// A process for which it is recorded what it runs.
 #[derive(Clone, Copy, Debug)]
@@ -178,14 +180,14 @@ impl AncestryTable {
                         has_changed |= self.withdraw(Creator::Present(pid), &lost, first..);
                     }
                     // The event that tells since when is still to be read, unless it was lost.
-                    Some(lost) => self.depart(pid, lost, NEVER),
+                    Some(lost) => self.depart(pid, lost, NO_END),
                     None => {}
                 }
                 (entry.since, entry.mark.inherited)
             }
             None => (seen, None),
         };
-        let found = [if is_event { since } else { NEVER }, kernel.now()];
+        let found = [if is_event { since } else { Nanos(0) }, kernel.now()];
         let is_new = own.is_some();
         let mark = AncestryMark { found, ..AncestryMark::new(inherited, own) };
         let Some(programs) = mark.for_children.clone() else {
@@ -209,10 +211,7 @@ impl AncestryTable {
         kernel: &mut impl Kernel,
     ) -> bool {
         let RunningProcess { pid, identity, since, .. } = process;
-        let from = match std::mem::replace(&mut early.mark.found[0], since) {
-            NEVER => Nanos(0),
-            found => found,
-        };
+        let from = std::mem::replace(&mut early.mark.found[0], since);
         let programs = early.mark.for_children.clone();
         let adds = early.mark.adds();
         let has_changed =

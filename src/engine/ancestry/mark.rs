@@ -6,8 +6,6 @@ use crate::engine::inheritance::Inherited;
 use crate::event::Nanos;
 use crate::rules::ancestry::Ancestor;
 
-/// No change of the process was evaluated.
-pub(super) const NEVER: Nanos = Nanos(u64::MAX);
 /// The maximum number of programs of ancestors: the first ones, which started the others.
 const MOST_PROGRAMS: usize = 16;
 
@@ -20,8 +18,8 @@ pub(super) struct AncestryMark {
     pub(super) own: Option<Ancestor>,
     /// Both, for its children.
     pub(super) for_children: Option<Arc<[Ancestor]>>,
-    /// The time of the change for which it was evaluated when `own` was found, and that of the evaluation. A change
-    /// in between whose event is read later may be what began it.
+    /// The time of the change for which it was evaluated when `own` was found, 0 if no event told one, and that of the
+    /// evaluation. A change in between whose event is read later may be what began it.
     pub(super) found: [Nanos; 2],
 }
 
@@ -39,7 +37,7 @@ impl AncestryMark {
     /// Checks whether a change of the process at this time was not read when its program was found.
     pub(super) fn was_early(&self, change: Nanos) -> bool {
         let [since, at] = self.found;
-        self.own.is_some() && (since == NEVER || since < change) && change <= at
+        self.own.is_some() && since < change && change <= at
     }
 
     /// Returns the mark of the same process with these programs of ancestors.
