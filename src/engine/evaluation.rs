@@ -256,16 +256,11 @@ impl<K: Kernel> Engine<K> {
         purpose: Purpose,
     ) -> Obtained {
         let user = self.policy.accountable(handle.uid);
-        let &ProcessHandle { thread, .. } = handle;
-        let pid = job.evaluation.pid;
-        let is_read = match needed {
-            NeededRead::Exe => true,
-            NeededRead::Namespaces => !job.is_final,
-            NeededRead::Arguments | NeededRead::Examination(_) => false,
-        };
-        if is_read && self.executables.may_be_read(user, &self.kernel) {
-            let namespaces = matches!(needed, NeededRead::Namespaces);
-            return Obtained::Read(ReadRequest { pid, thread, namespaces });
+        let request = needed.link(job.evaluation.pid, handle);
+        if let Some(request) = request.filter(|request| !(request.namespaces && job.is_final)) {
+            if self.executables.may_be_read(user, &self.kernel) {
+                return Obtained::Read(request);
+            }
         }
         let is_examined = match needed {
             // A decision does not wait for what it does not need, while its user has slow executables.

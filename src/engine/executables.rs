@@ -16,7 +16,6 @@ use super::known::NeededRead;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Nanos, Pid, Uid};
-use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::program::Examined;
 use crate::placement::Purpose;
@@ -173,7 +172,7 @@ impl<K: Kernel> Engine<K> {
         needed: &NeededRead,
         purpose: Purpose,
     ) -> bool {
-        let wants_arguments = matches!(needed, NeededRead::Arguments);
+        let wants_arguments = needed.wants_arguments();
         let pid = job.evaluation.pid;
         let identity = self.kernel.identity_of(pid, handle);
         let same = self.executables.pending.get_mut(&pid).filter(|pending| {
@@ -192,8 +191,7 @@ impl<K: Kernel> Engine<K> {
         }
         let number = self.executables.next_number();
         let user = self.policy.accountable(handle.uid);
-        let raw = needed.raw();
-        if !self.kernel.examine(user, Examination { pid, number, raw, wants_arguments }) {
+        if !self.kernel.examine(user, needed.to_examination(pid, number)) {
             self.metrics.refused_examinations.increment();
             return false;
         }

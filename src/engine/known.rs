@@ -1,7 +1,10 @@
 //! What is known of a process during an evaluation or a plan, and what must be read first.
 
+use crate::event::Pid;
 use crate::kernel::container::Containment;
-use crate::kernel::program::Arguments;
+use crate::kernel::exe_pool::Examination;
+use crate::kernel::process::ProcessHandle;
+use crate::kernel::program::{Arguments, ReadRequest};
 use crate::placement::KnownExe;
 
 /// What is known of a process so far.
@@ -27,11 +30,26 @@ impl NeededRead {
         Self::Examination(exe.raw().unwrap_or_default().into())
     }
 
-    /// Returns the path of the executable as the kernel shows it, if its details are needed.
-    pub(super) fn raw(&self) -> Option<Box<[u8]>> {
-        match self {
+    /// Returns the request for the thread that reads links; `None` if other threads must examine the executable.
+    pub(super) fn link(&self, pid: Pid, handle: &ProcessHandle) -> Option<ReadRequest> {
+        let namespaces = match self {
+            Self::Exe => false,
+            Self::Namespaces => true,
+            Self::Arguments | Self::Examination(_) => return None,
+        };
+        Some(ReadRequest { pid, thread: handle.thread, namespaces })
+    }
+
+    pub(super) const fn wants_arguments(&self) -> bool {
+        matches!(self, Self::Arguments)
+    }
+
+    /// Returns the request for the threads that examine executables.
+    pub(super) fn to_examination(&self, pid: Pid, number: u64) -> Examination {
+        let raw = match self {
             Self::Examination(raw) => Some(raw.clone()),
             Self::Exe | Self::Namespaces | Self::Arguments => None,
-        }
+        };
+        Examination { pid, number, raw, wants_arguments: self.wants_arguments() }
     }
 }

@@ -13,7 +13,6 @@ use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::ask;
 use crate::event::Pid;
 use crate::kernel::container::Containment;
-use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::{ProcessHandle, path_in};
 use crate::kernel::program::{Arguments, ExeInfo, ExeRead, ReadRequest};
 use crate::placement::KnownExe;
@@ -107,30 +106,10 @@ impl<K: Kernel> Engine<K> {
                 Pass::Ancestors => self.note_planned_ancestor(run, pid, &handle, known),
                 Pass::Decisions => self.decide_both(run, pid, &handle, known),
             };
-            let user = self.policy.accountable(handle.uid);
-            match need {
+            let needed = match need {
                 None => return None,
-                Some(Need::Again) => {}
-                Some(Need::Read(needed @ (NeededRead::Exe | NeededRead::Namespaces)))
-                    if self.executables.may_be_read(user, &self.kernel) =>
-                {
-                    let namespaces = matches!(needed, NeededRead::Namespaces);
-                    let request = ReadRequest { pid, thread: handle.thread, namespaces };
-                    item.program = program;
-                    run.open = Some((item, handle));
-                    return Some(request);
-                }
-                Some(Need::Read(NeededRead::Namespaces)) => {
-                    containment = Some(Containment::Unknown);
-                }
-                Some(Need::Read(NeededRead::Arguments)) if item.is_final => {
-                    arguments = Arguments::Unavailable;
-                }
-                Some(Need::Read(NeededRead::Exe)) if item.is_final => exe = KnownExe::Unavailable,
-                Some(Need::Read(needed)) => {
-                    self.examine_for_plan(run, item, &handle, &needed);
-                    return None;
-                }
+                Some(Need::Again) => continue,
+                Some(Need::Read(needed)) => needed,
                 Some(Need::Name(side, name)) => {
                     let policy = match side {
                         Side::Active => &self.policy,
@@ -145,6 +124,23 @@ impl<K: Kernel> Engine<K> {
                     self.record_unknown(run, &item, &handle, reason);
                     return None;
                 }
+            };
+            if let Some(request) = needed.link(pid, &handle) {
+                let user = self.policy.accountable(handle.uid);
+                if self.executables.may_be_read(user, &self.kernel) {
+                    item.program = program;
+                    run.open = Some((item, handle));
+                    return Some(request);
+                }
+            }
+            match needed {
+                NeededRead::Namespaces => containment = Some(Containment::Unknown),
+                NeededRead::Arguments if item.is_final => arguments = Arguments::Unavailable,
+                NeededRead::Exe if item.is_final => exe = KnownExe::Unavailable,
+                NeededRead::Exe | NeededRead::Arguments | NeededRead::Examination(_) => {
+                    self.examine_for_plan(run, item, &handle, &needed);
+                    return None;
+                }
             }
         }
     }
@@ -157,12 +153,9 @@ impl<K: Kernel> Engine<K> {
         handle: &ProcessHandle,
         needed: &NeededRead,
     ) {
-        let wants_arguments = matches!(needed, NeededRead::Arguments);
-        let raw = needed.raw();
         let number = self.executables.next_number();
         let user = self.policy.accountable(handle.uid);
-        let examination = Examination { pid: item.pid, number, raw, wants_arguments };
-        if self.kernel.examine(user, examination) {
+        if self.kernel.examine(user, needed.to_examination(item.pid, number)) {
             let identity = self.kernel.identity_of(item.pid, handle);
             run.wait(Awaited::Examination(number), identity, item, self.kernel.now());
         } else {
