@@ -140,7 +140,11 @@ impl ForkTracker {
 
     /// Checks whether the process with this PID was evaluated after this time, as far as that is still recorded.
     pub fn is_evaluated_since(&self, pid: Pid, at: Nanos) -> bool {
-        self.evaluated.get(&pid).is_some_and(|own| own.opened >= at)
+        self.evaluated_since(pid, at).is_some()
+    }
+
+    fn evaluated_since(&self, pid: Pid, at: Nanos) -> Option<Evaluated> {
+        self.evaluated.get(&pid).copied().filter(|own| own.opened >= at)
     }
 
     /// Records that the process stays in its cgroup in any case: its children are only evaluated
@@ -207,7 +211,7 @@ impl ForkTracker {
         if !self.may_be_misplaced(fork, is_suspect) {
             return false;
         }
-        if let Some(own) = self.evaluated.get(&fork.child).filter(|own| own.opened >= fork.at) {
+        if let Some(own) = self.evaluated_since(fork.child, fork.at) {
             self.windows.add(fork.at, own.ended);
             return false;
         }
