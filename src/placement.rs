@@ -118,23 +118,26 @@ pub fn decide(
     mut condition: impl FnMut(RuleId, &Rule) -> Result<bool, Missing>,
 ) -> Choice {
     let facts = facts(ids, exe);
-    let mut decision = matcher.decide(&user.plan, &facts);
+    let observes = |id: &RuleId| matcher.rule(*id).is_some_and(|rule| rule.action.observes());
+    let acting = |mut next: Option<RuleId>| {
+        while let Some(id) = next.filter(observes) {
+            next = matcher.decide_after(&user.plan, &facts, id);
+        }
+        next
+    };
+    let mut decision = acting(matcher.decide(&user.plan, &facts));
     loop {
-        let rule = decision.and_then(|id| matcher.rule(id));
-        if rule.is_none_or(|rule| !rule.action.observes()) {
-            if let Some(needed) = asked(matcher, user, (ids.1, exe), decision, Which::Acting) {
-                return needed;
-            }
-            let Some(id) = decision else { return Choice::NoRule };
-            let conditional = rule.filter(|rule| rule.is_conditional());
-            match conditional.map_or(Ok(true), |rule| condition(id, rule)) {
-                Ok(true) => return Choice::Rule(id),
-                Ok(false) => {}
-                Err(missing) => return Choice::Needs(missing),
-            }
+        if let Some(needed) = asked(matcher, user, (ids.1, exe), decision, Which::Acting) {
+            return needed;
         }
         let Some(id) = decision else { return Choice::NoRule };
-        decision = matcher.decide_after(&user.plan, &facts, id);
+        let conditional = matcher.rule(id).filter(|rule| rule.is_conditional());
+        match conditional.map_or(Ok(true), |rule| condition(id, rule)) {
+            Ok(true) => return Choice::Rule(id),
+            Ok(false) => {}
+            Err(missing) => return Choice::Needs(missing),
+        }
+        decision = acting(matcher.decide_after(&user.plan, &facts, id));
     }
 }
 

@@ -120,6 +120,18 @@ impl ContainerFacts for Facts {
     }
 }
 
+/// Returns a process of `uid` that runs `exe`, with this text of `/proc/PID/cgroup`.
+fn subject<'s>(uid: u32, exe: &'s str, cgroup: &'s str) -> StaySubject<'s> {
+    StaySubject {
+        pid: Pid::new(40).unwrap(),
+        uid: Uid(uid),
+        user: None,
+        exe: KnownExe::Read(ExeInfo::kernel_thread(exe.as_bytes())),
+        is_moved_thread: false,
+        cgroup: cgroup.as_bytes(),
+    }
+}
+
 /// Decides about a process of `uid` that runs `exe` in the cgroup `path`, by the first of the rules.
 fn decide(
     policy: &Policy,
@@ -132,14 +144,7 @@ fn decide(
     let target = &rule.action.targets()[0];
     let (span, _) = facts.hierarchies.span_of(target);
     let cgroup = format!("0::{path}\n");
-    let subject = StaySubject {
-        pid: Pid::new(40).unwrap(),
-        uid: Uid(uid),
-        user: None,
-        exe: KnownExe::Read(ExeInfo::kernel_thread(exe.as_bytes())),
-        is_moved_thread: false,
-        cgroup: cgroup.as_bytes(),
-    };
+    let subject = subject(uid, exe, &cgroup);
     decide_move(policy, &StayTarget { rule, span, target, path: "/a" }, &subject, &mut facts)
 }
 
@@ -278,14 +283,7 @@ fn a_container_of_root_may_be_in_a_slice_of_another_hierarchy() {
         [("/a.slice", container("/machine/pod")), ("/user.slice/user-7.slice/x", MOVE)]
     {
         let cgroup = format!("1:cpu:{own}\n0::/machine/pod\n");
-        let subject = StaySubject {
-            pid: Pid::new(40).unwrap(),
-            uid: Uid(7),
-            user: None,
-            exe: KnownExe::Read(ExeInfo::kernel_thread(b"/bin/sh")),
-            is_moved_thread: false,
-            cgroup: cgroup.as_bytes(),
-        };
+        let subject = subject(7, "/bin/sh", &cgroup);
         let target = StayTarget { rule, span, target, path: "/a" };
         assert_eq!(decide_move(&policy, &target, &subject, &mut facts), Ok(expected), "{own}");
     }
