@@ -70,12 +70,10 @@ impl Machine {
         };
         let Some(own) = self.find_mut(process.get()) else { return };
         own.has_lost_change = true;
-        let (identity, program) = (own.identity, own.tested_program());
+        let identity = own.identity;
+        let Some(program) = own.tested_program() else { return };
         for pid in self.pids.clone() {
-            let Some(child) = self.find_mut(pid).filter(|one| one.identity > identity) else {
-                continue;
-            };
-            if let Some(program) = program {
+            if let Some(child) = self.find_mut(pid).filter(|one| one.identity > identity) {
                 child.may_be_below[program] = true;
             }
         }

@@ -13,7 +13,21 @@ use crate::harness::{PATIENCE, Settings, census, eventually};
 fn recorded(line: &str) -> Vec<RecordedEvaluation> {
     let said = ctl(&format!("history --json {line}"));
     assert_eq!(said.code, 0, "{said:?}");
-    said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    parsed(&said.out)
+}
+
+fn parsed(lines: &str) -> Vec<RecordedEvaluation> {
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until no more such evaluations are recorded: the rechecks of the last placements are over.
+fn expect_settled(is_counted: impl Fn(&RecordedEvaluation) -> bool) {
+    let evaluations = || recorded("--all").iter().filter(|one| is_counted(one)).count();
+    assert!(eventually(PATIENCE, || {
+        let before = evaluations();
+        std::thread::sleep(Duration::from_millis(500));
+        evaluations() == before
+    }));
 }
 
 #[test]
@@ -98,14 +112,7 @@ fn a_plan_for_the_past_counts_each_decision_that_other_rules_would_change() {
         }
     };
     storm();
-    // The rechecks of the last placements are over.
-    let is_ours = |one: &&RecordedEvaluation| [Some(ALICE), Some(BOB)].contains(&one.uid);
-    let evaluations = || recorded("--all").iter().filter(is_ours).count();
-    assert!(eventually(PATIENCE, || {
-        let before = evaluations();
-        std::thread::sleep(Duration::from_millis(500));
-        evaluations() == before
-    }));
+    expect_settled(|one| [Some(ALICE), Some(BOB)].contains(&one.uid));
     // Rules that are not active: one is the same, one is missing, one is new.
     let directory = live.path("others");
     std::fs::create_dir(&directory).unwrap();
@@ -230,15 +237,9 @@ fn a_plan_for_the_past_is_what_a_second_daemon_decides() {
         live.fence();
         drop(kept);
     }
-    let ours = || recorded("--all").into_iter().filter(|one| subject(one).is_some());
-    assert!(eventually(PATIENCE, || {
-        let before = ours().count();
-        std::thread::sleep(Duration::from_millis(500));
-        ours().count() == before
-    }));
+    expect_settled(|one| subject(one).is_some());
     let said = cgrulectl(&format!("history --all --json --socket {socket}")).ok();
-    let of_second = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let expected = changes(&ours().collect::<Vec<_>>(), of_second);
+    let expected = changes(&recorded("--all"), parsed(&said));
     let said = ctl(&format!("plan --since 10m --json --rules {directory} --no-legacy"));
     let plan = serde_json::from_str(&said.out).unwrap();
     assert_eq!(listed(&plan), expected);

@@ -108,12 +108,8 @@ fn rules(status: &Status, style: PageOptions, out: &mut String) -> fmt::Result {
         let not_observed = status.counter("not_observed");
         if not_observed > 0 {
             let evaluations = counted(not_observed, "evaluation", "evaluations");
-            row(
-                style,
-                out,
-                "",
-                &format!("{evaluations} without them: data were not read in time"),
-            )?;
+            let text = format!("{evaluations} without them: data were not read in time");
+            row(style, out, "", &text)?;
         }
     }
     if rules.errors + rules.warnings > 0 {
