@@ -53,6 +53,7 @@ impl Machine {
         self.note_birth(&process, child, ids, how);
         let new = self.new_process(child, named_parent, process.program, ids);
         let groups = how.into.map_or(process.groups, |into| [into, process.groups[1]]);
+        let created = process.creators;
         let mut excuses = process.excuses;
         excuses.is_refusal_own = false;
         // Without a trace, an event of its creator can replace the recheck that would find both.
@@ -69,7 +70,8 @@ impl Machine {
             is_pinned,
             is_pin_inherited: true,
             pins_children: is_pinned,
-            creator: process.identity,
+            creators: [process.identity, created[0], created[1], created[2]],
+            executed_after: process.executed_after,
             heir_of: process.identity,
             real: if ids.0 == process.uid { process.real } else { ids.0 },
             was_below: self.below_for_children(named_parent),
@@ -141,7 +143,7 @@ impl Machine {
         let index = usize::from(a) % self.flights.len();
         let caller = match self.flights[index] {
             Flight::Fork { child, .. } => {
-                let creator = self.find(child).map_or(0, |one| one.creator);
+                let creator = self.find(child).map_or(0, |one| one.creators[0]);
                 self.by_identity(creator).map_or(0, |one| one.pid)
             }
             Flight::Event { process, .. } => process,
@@ -227,8 +229,10 @@ impl Machine {
     ) {
         self.events += 1;
         self.end_threads(process, thread);
+        let youngest = self.youngest();
         let Some(own) = self.find_mut(process) else { return };
         own.program = program;
+        own.executed_after = youngest;
         own.hang = None;
         own.has_changed = true;
         let gains = program == SU && own.uid != 0;

@@ -48,6 +48,7 @@ impl Machine {
     pub(crate) fn note_program(&mut self, process: u32) {
         let Some(program) = self.find(process).and_then(Process::tested_program) else { return };
         self.find_mut(process).into_iter().for_each(|own| own.has_run[program] = true);
+        self.note_born_since_exec(process, program);
         let mut parents = vec![process];
         while let Some(parent) = parents.pop() {
             for pid in self.pids.clone() {
@@ -59,6 +60,18 @@ impl Machine {
                     parents.push(pid);
                 }
             }
+        }
+    }
+
+    /// A process that becomes root may count as such for its children since its last exec: if both are evaluated
+    /// together, no event tells which user it had before.
+    fn note_born_since_exec(&mut self, process: u32, program: usize) {
+        let Some(own) = self.find(process) else { return };
+        let (identity, executed_after) = (own.identity, own.executed_after);
+        for pid in self.pids.clone() {
+            let Some(child) = self.find_mut(pid) else { continue };
+            child.may_be_below[program] |=
+                child.identity > executed_after && child.creators.contains(&identity);
         }
     }
 

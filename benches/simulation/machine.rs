@@ -264,7 +264,8 @@ impl Machine {
             has_changed: true,
             placed_at: 0,
             mistaken: None,
-            creator: 0,
+            creators: [0; 4],
+            executed_after: 0,
             heir_of: 0,
             was_below: [false; 2],
             may_be_below: [false; 2],
@@ -272,6 +273,11 @@ impl Machine {
             has_lost_change: false,
             has_unknown_program: false,
         }
+    }
+
+    /// Returns the identity of the process that was born last.
+    pub(crate) const fn youngest(&self) -> u64 {
+        self.identities
     }
 
     pub(crate) fn insert(&mut self, process: Process) {

@@ -133,7 +133,7 @@ impl Machine {
     /// there: it cannot know that another process moved it between its birth and the mistake, which are less than
     /// 100 us apart. Nothing shows where it was born if its creator has exited.
     fn is_with_origin(&self, process: &Process) -> bool {
-        let creator = self.by_identity(process.creator);
+        let creator = self.by_identity(process.creators[0]);
         let origins = [self.find(process.parent), creator];
         creator.is_none() || origins.into_iter().flatten().any(|one| one.groups == process.groups)
     }

@@ -94,7 +94,10 @@ pub(crate) struct Process {
     pub(crate) has_changed: bool,
     /// Moved by the daemon by mistake: its cgroups before that.
     pub(crate) mistaken: Option<[usize; 2]>,
-    pub(crate) creator: u64,
+    /// Who created it, the creator of that, and so on.
+    pub(crate) creators: [u64; 4],
+    /// The youngest process when it executed its program.
+    pub(crate) executed_after: u64,
     /// Its creator, or the nearest one before that which lives or whose fork was read: what that has, it inherits when
     /// the forks in between are read.
     pub(crate) heir_of: u64,

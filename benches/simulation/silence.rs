@@ -149,7 +149,7 @@ impl Machine {
     fn note_children(&mut self, parent: u32, is_concerned: bool) {
         // Init takes the children of a zombie.
         let identity = self.find(parent).map(|one| one.identity);
-        let is_child = |one: &Process| one.parent == parent || Some(one.creator) == identity;
+        let is_child = |one: &Process| one.parent == parent || Some(one.creators[0]) == identity;
         let children: Vec<u32> = self.living(is_child).collect();
         for child in &children {
             self.find_mut(*child).into_iter().for_each(|child| child.excuses.was_pinned = true);
@@ -163,7 +163,7 @@ impl Machine {
             (process.is_pinned, process.pins_children) = (false, false);
             process.excuses.may_be_pinned = true;
             let identity = process.identity;
-            let created: Vec<u32> = self.living(|one| one.creator == identity).collect();
+            let created: Vec<u32> = self.living(|one| one.creators[0] == identity).collect();
             open.extend(created);
         }
     }

@@ -153,7 +153,7 @@ impl Machine {
         for pid in self.pids.clone() {
             if let Some(child) = self
                 .find_mut(pid)
-                .filter(|one| one.creator == creator && !one.excuses.is_refusal_own)
+                .filter(|one| one.creators[0] == creator && !one.excuses.is_refusal_own)
             {
                 (child.excuses.is_refused, child.excuses.is_retried) = (false, false);
             }
@@ -163,7 +163,7 @@ impl Machine {
     /// A move was refused: children born since the write are where their creator stays.
     fn excuse_newborn(&mut self, creator: u64, is_temporary: bool) {
         for pid in self.pids.clone() {
-            let child = self.find_mut(pid).filter(|one| one.creator == creator);
+            let child = self.find_mut(pid).filter(|one| one.creators[0] == creator);
             if let Some(child) = child.filter(|one| one.is_fork_unread) {
                 (child.excuses.is_refused, child.excuses.is_retried) = (true, is_temporary);
             }
@@ -175,7 +175,7 @@ impl Machine {
         self.journal.note(self.clock, || format!("    daemon moves {pid} back"));
         // Where its parent or creator is, although that may have been moved since.
         let is_birth = self.find(pid).is_some_and(|one| {
-            let origins = [self.find(one.parent), self.by_identity(one.creator)];
+            let origins = [self.find(one.parent), self.by_identity(one.creators[0])];
             origins.into_iter().flatten().any(|origin| origin.groups[hierarchy] == group)
         });
         let Some(process) = self.find_mut(pid) else { return };

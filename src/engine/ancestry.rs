@@ -63,13 +63,16 @@ pub(super) struct AncestryTable {
     births: Births,
     /// Programs that processes were found not to run any more before the event of that was evaluated.
     departed: Vec<DepartedProgram>,
+    /// Forks before this time may have been lost, and with them who has the PIDs of children born before.
+    lost: Nanos,
     metrics: Arc<Metrics>,
 }
 
 impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let marks = Inheritance::new(LIMITS);
-        Self { is_active: false, marks, births: Births::default(), departed: Vec::new(), metrics }
+        let (births, departed) = (Births::default(), Vec::new());
+        Self { is_active: false, marks, births, departed, lost: Nanos(0), metrics }
     }
 
     /// Returns the table in the state after rules became active that test ancestors or do not, for a plan.
@@ -148,6 +151,7 @@ impl AncestryTable {
 
     /// Looks for descendants after the kernel dropped forks: see [`Inheritance::search`].
     pub(super) fn search(&mut self, kernel: &mut impl Kernel) {
+        self.lost = kernel.now();
         let mut births = Vec::new();
         self.marks.search(kernel, |_, birth| births.push(birth));
         births.into_iter().for_each(|birth| self.count(birth));
@@ -231,6 +235,8 @@ impl AncestryTable {
                 // It was recorded by itself, or is of a later process with the PID.
                 Some(entry) if entry.since != at => continue,
                 Some(entry) => (entry.clone(), entry.mark.inherited.clone()),
+                // The fork of a later process with the PID may be among the lost ones.
+                None if at < self.lost => continue,
                 None => (Entry::new(0, [at; 2], true, AncestryMark::new(None, None)), None),
             };
             let all = merged(known.as_deref().unwrap_or_default(), programs);

@@ -378,6 +378,21 @@ fn a_child_that_runs_the_program_is_below_it_after_the_loss_of_its_fork() {
     assert_eq!([50, 51].map(|raw| line.is_below(raw)), [false, true]);
 }
 
+/// The kernel dropped the fork of the process that has the PID of an orphan now.
+#[test]
+fn a_process_whose_fork_was_lost_is_not_below_the_creator_of_an_earlier_one() {
+    let mut line = Lineage::new();
+    line.born(20, 50, 51);
+    line.born(30, 51, 52);
+    for raw in [52, 51] {
+        line.world.end(raw);
+    }
+    line.world.child(SHELL, 52);
+    line.table.search(&mut line.world.engine.kernel);
+    line.runs(50, 10, true, true);
+    assert!(!line.is_below(52));
+}
+
 /// The PID of the program is reused before its exec of another one is evaluated.
 #[test]
 fn a_late_event_of_an_earlier_process_takes_nothing_from_the_children_of_the_present_one() {
