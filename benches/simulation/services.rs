@@ -78,11 +78,13 @@ impl Services {
         }
     }
 
-    /// Queues an examination. A process has one place in the queue of its user.
+    /// Queues an examination. A process has one place in the queue of its user, and one for a plan.
     pub(crate) fn examine(&mut self, user: u32, examination: Examination, at: u64) {
-        let pid = examination.pid;
+        let place = (user, examination.pid, examination.is_planned);
         let is_place = |task: &&mut Task| match task {
-            Task::Examine { user: own, examination, .. } => (*own, examination.pid) == (user, pid),
+            Task::Examine { user, examination: Examination { pid, is_planned, .. }, .. } => {
+                (*user, *pid, *is_planned) == place
+            }
             Task::Reload | Task::Plan(_) | Task::Provoke => false,
         };
         let task = Task::Examine { user, examination, at };

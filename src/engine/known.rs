@@ -50,6 +50,7 @@ impl NeededRead {
             Self::Examination(raw) => Some(raw.clone()),
             Self::Exe | Self::Namespaces | Self::Arguments => None,
         };
-        Examination { pid, number, raw, wants_arguments: self.wants_arguments() }
+        let wants_arguments = self.wants_arguments();
+        Examination { pid, number, raw, wants_arguments, is_planned: false }
     }
 }

@@ -1,7 +1,7 @@
 //! Threads that examine executables. Their owners can block such a read for ever, so each user has
 //! a limited share.
 //!
-//! A user has [`THREADS_OF_ONE`] threads and a queue with one entry per process: blocked reads of one
+//! A user has [`THREADS_OF_ONE`] threads and a queue with one entry per process, and one for a plan: blocked reads of one
 //! user do not delay those of another. The queue holds as many processes as the default PID space, because
 //! the scan that follows a refusal would request the same first processes again, and the others never.
 //! When the queue of a user is full, the process is decided without its executable, and
@@ -43,6 +43,8 @@ pub struct Examination {
     pub raw: Option<Box<[u8]>>,
     /// True if the arguments are needed, too.
     pub wants_arguments: bool,
+    /// True for a plan, which must not replace the request of an evaluation of the process.
+    pub is_planned: bool,
 }
 
 /// Callback that examines one executable.
@@ -78,12 +80,15 @@ struct PoolQueues {
     overflown: bool,
 }
 
+/// A later request with the same key replaces an earlier one: the process, and whether it is for a plan.
+type RequestKey = (Pid, bool);
+
 #[derive(Default)]
 struct OfUser {
-    /// Processes in the order of their first request.
-    queue: VecDeque<Pid>,
-    /// The last request for each process in `queue`.
-    requests: HashMap<Pid, Examination, FixedState>,
+    /// Keys in the order of their first request.
+    queue: VecDeque<RequestKey>,
+    /// The last request for each key in `queue`.
+    requests: HashMap<RequestKey, Examination, FixedState>,
     running: usize,
     is_in_turn: bool,
     was_refused: bool,
@@ -97,7 +102,8 @@ impl ExaminationPool {
         Self { shared: Arc::new(PoolState { state, work, examine, deliver }) }
     }
 
-    /// Requests an examination on behalf of `user`, in place of one for the same process that is still queued.
+    /// Requests an examination on behalf of `user`, in place of one for the same process and purpose that is
+    /// still queued.
     /// Returns `false` when the queue of that user is full.
     #[must_use]
     pub fn submit(&self, user: Uid, examination: Examination) -> bool {
@@ -182,7 +188,8 @@ impl PoolQueues {
         if length >= RESERVED_OF_ONE {
             examination.raw = None;
         }
-        if let Some(earlier) = of_user.requests.get_mut(&examination.pid) {
+        let key = (examination.pid, examination.is_planned);
+        if let Some(earlier) = of_user.requests.get_mut(&key) {
             examination.wants_arguments |= earlier.wants_arguments;
             *earlier = examination;
             return true;
@@ -191,8 +198,8 @@ impl PoolQueues {
             of_user.was_refused = true;
             return false;
         }
-        of_user.queue.push_back(examination.pid);
-        of_user.requests.insert(examination.pid, examination);
+        of_user.queue.push_back(key);
+        of_user.requests.insert(key, examination);
         self.queued += 1;
         self.take_turn(user);
         true
@@ -221,8 +228,8 @@ impl PoolQueues {
         let user = self.turn.pop_front()?;
         let of_user = self.users.get_mut(&user)?;
         of_user.is_in_turn = false;
-        let pid = of_user.queue.pop_front()?;
-        let next = of_user.requests.remove(&pid)?;
+        let key = of_user.queue.pop_front()?;
+        let next = of_user.requests.remove(&key)?;
         of_user.running += 1;
         self.queued -= 1;
         self.take_turn(user);
@@ -264,6 +271,7 @@ mod tests {
             number,
             raw: Some(Box::from(*b"/bin/x")),
             wants_arguments: false,
+            is_planned: false,
         }
     }
 
@@ -340,13 +348,15 @@ mod tests {
         for number in 1000..1000 + 2 * QUEUE_OF_ONE as u64 {
             assert!(pool.submit(Uid(1), of_process(100_000 + (number % 2) as u32, number)));
         }
-        assert_eq!(pool.shared.lock().queued, 2);
+        let planned = Examination { is_planned: true, ..of_process(100_000, 500_000) };
+        assert!(pool.submit(Uid(1), planned));
+        assert_eq!(pool.shared.lock().queued, 3);
         drop(release);
         let mut numbers: Vec<u64> =
-            (0..4).map(|_| answers.recv_timeout(PATIENCE).unwrap()).collect();
+            (0..5).map(|_| answers.recv_timeout(PATIENCE).unwrap()).collect();
         numbers.sort_unstable();
         let last = 999 + 2 * QUEUE_OF_ONE as u64;
-        assert_eq!(numbers, [1, 2, last - 1, last]);
+        assert_eq!(numbers, [1, 2, last - 1, last, 500_000], "that of a plan is another one");
         assert_eq!(answers.recv_timeout(Duration::from_millis(50)).ok(), None);
     }
 

@@ -13,6 +13,7 @@ use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::ask;
 use crate::event::Pid;
 use crate::kernel::container::Containment;
+use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::{ProcessHandle, path_in};
 use crate::kernel::program::{Arguments, ExeInfo, ExeRead, ReadRequest};
 use crate::placement::KnownExe;
@@ -155,7 +156,9 @@ impl<K: Kernel> Engine<K> {
     ) {
         let number = self.executables.next_number();
         let user = self.policy.accountable(handle.uid);
-        if self.kernel.examine(user, needed.to_examination(item.pid, number)) {
+        let examination =
+            Examination { is_planned: true, ..needed.to_examination(item.pid, number) };
+        if self.kernel.examine(user, examination) {
             let identity = self.kernel.identity_of(item.pid, handle);
             run.wait(Awaited::Examination(number), identity, item, self.kernel.now());
         } else {
