@@ -2,6 +2,8 @@
 //! any layout that is parsed: the texts of tracefs and the page are separated by zero bytes.
 #![no_main]
 
+use std::sync::OnceLock;
+
 use cgruled::event::trace_format::TraceLayout;
 use cgruled::event::trace_page::TracePage;
 use libfuzzer_sys::fuzz_target;
@@ -18,12 +20,16 @@ fn end(layout: &TraceLayout, bytes: &[u8]) {
     }
 }
 
+/// Returns the layouts of this machine, without and with births.
+fn layouts() -> [TraceLayout; 2] {
+    let layout = || TraceLayout::parse(HEADER, FORMAT).expect("a valid layout");
+    [layout(), layout().with_births(NEWTASK).expect("a valid layout")]
+}
+
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(layout) = TraceLayout::parse(HEADER, FORMAT) {
-        end(&layout, bytes);
-        if let Ok(layout) = layout.with_births(NEWTASK) {
-            end(&layout, bytes);
-        }
+    static LAYOUTS: OnceLock<[TraceLayout; 2]> = OnceLock::new();
+    for layout in LAYOUTS.get_or_init(layouts) {
+        end(layout, bytes);
     }
     let mut parts = bytes.splitn(3, |&byte| byte == 0);
     let mut text = || std::str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();

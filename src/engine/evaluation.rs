@@ -77,7 +77,7 @@ impl<K: Kernel> Engine<K> {
         }
         let job = self.of_present_process(job, &handle);
         if job.queue == Queue::Batch && evaluation.cause.contains(Cause::EXEC) {
-            self.executables.executed(evaluation.pid);
+            self.executables.executed(evaluation.pid, evaluation.executed);
         }
         self.metrics.evaluations.increment();
         let Some(handle) = self.live_view(&job, handle) else {

@@ -78,13 +78,15 @@ impl Executables {
         self.pending.get(&pid).map(|pending| pending.evaluation.since)
     }
 
-    /// Records that an exec of the process is evaluated: what is examined may be the program before.
-    pub(super) fn executed(&mut self, pid: Pid) {
+    /// Records that an exec of the process is evaluated: what is examined may be the program before, and what the
+    /// evaluation that waits finds began with this exec.
+    pub(super) fn executed(&mut self, pid: Pid, at: Option<Nanos>) {
         if self.pending.is_empty() {
             return;
         }
         if let Some(pending) = self.pending.get_mut(&pid) {
             pending.is_outdated = true;
+            pending.evaluation.executed = pending.evaluation.executed.max(at);
         }
     }
 

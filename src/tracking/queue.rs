@@ -61,7 +61,7 @@ pub struct EvaluationRequest {
     pub cause: Cause,
     /// Time of the first cause.
     pub since: Nanos,
-    /// Time of the last exec, if that is a cause.
+    /// Time of the last exec, if that is a cause or was evaluated while this waited.
     pub executed: Option<Nanos>,
     /// For a recheck, the placement that it verifies: a number assigned by the placer. Else 0.
     pub placement: u64,
