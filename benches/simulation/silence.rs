@@ -163,7 +163,7 @@ impl Machine {
             (process.is_pinned, process.pins_children) = (false, false);
             process.excuses.may_be_pinned = true;
             let identity = process.identity;
-            let created: Vec<u32> = self.living(|one| one.creators[0] == identity).collect();
+            let created: Vec<u32> = self.living(|one| one.heir_of == identity).collect();
             open.extend(created);
         }
     }
