@@ -86,6 +86,11 @@ impl RuleWording {
             ContextMismatch::NotContainer => excludes(not_container),
             ContextMismatch::NotLogin => excludes(not_login),
             ContextMismatch::NotArgument => excludes(not_argument),
+            ContextMismatch::UnknownArguments => {
+                let tested =
+                    if argument.is_some() { needs(argument) } else { excludes(not_argument) };
+                format!("arguments unknown, {tested}")
+            }
             ContextMismatch::Place => "needs a known origin".to_owned(),
         }
     }

@@ -109,7 +109,7 @@ struct TestSubject {
     ancestors: Arc<[Ancestor]>,
     container: Option<SubjectContainer>,
     login: Option<(Uid, Option<String>)>,
-    arguments: Option<Vec<u8>>,
+    arguments: Vec<u8>,
 }
 
 /// Container of the process of a test.
@@ -215,6 +215,7 @@ impl TestBench {
             let words = std::iter::once(first).chain(&process.arguments);
             words.flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
         });
+        let arguments = arguments.unwrap_or_default();
         TestSubject {
             identity: UserIdentity { uid, name, listed_in, login_group: Some(login_gid) },
             gid,

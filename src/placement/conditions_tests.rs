@@ -487,6 +487,9 @@ fn arguments() {
         let mut facts = Facts { arguments: Some(b""), ..in_cgroup("/") };
         let of_none = if criteria.contains("not") { None } else { needs };
         assert_eq!(one(criteria, &mut facts), of_none, "{criteria}");
+        let policy = test_policy(&format!("[[rule]]\n{criteria}\ncgroup = \"a\"\n"), Vec::new());
+        let of_unknown = policy.matcher.rules()[0].argument_mismatch(None);
+        assert_eq!(of_unknown, Some(ContextMismatch::UnknownArguments), "{criteria}");
     }
     let rules = "[[rule]]\nunit = \"x.service\"\nargument = \"a\"\ncgroup = \"a\"\n";
     let mut facts = in_cgroup("/");

@@ -90,8 +90,10 @@ pub enum ContextMismatch {
     Container,
     /// The user who logged in is none of the users.
     Login,
-    /// The arguments do not match, or are unknown.
+    /// The arguments do not match.
     Argument,
+    /// The arguments cannot be read.
+    UnknownArguments,
     /// The rule excludes the unit.
     NotUnit,
     /// The rule excludes the cgroup.
@@ -190,11 +192,12 @@ impl Rule {
         self.context().into_iter().flatten().any(|context| !context.arguments.is_empty())
     }
 
-    /// Returns the first criterion on its arguments that a process does not meet. Unknown arguments
-    /// meet no such criterion, and none excludes them.
+    /// Returns the first criterion on its arguments that a process does not meet, for a rule with such a criterion.
+    /// Unknown arguments meet none, also not one that excludes arguments: as soon as they are read, it could not be undone.
     pub fn argument_mismatch(&self, arguments: Option<&[u8]>) -> Option<ContextMismatch> {
+        let Some(text) = arguments else { return Some(ContextMismatch::UnknownArguments) };
         let [when, not] = self.context();
-        let accepts = |test: &ArgumentTest| arguments.is_some_and(|text| test.accepts(text));
+        let accepts = |test: &ArgumentTest| test.accepts(text);
         if when.is_some_and(|when| !when.arguments.iter().all(accepts)) {
             Some(ContextMismatch::Argument)
         } else {

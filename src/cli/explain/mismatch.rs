@@ -28,6 +28,7 @@ impl Mismatch {
             Self::Context(ContextMismatch::NotLogin) => "not-login",
             Self::Context(ContextMismatch::Argument) => "argument",
             Self::Context(ContextMismatch::NotArgument) => "not-argument",
+            Self::Context(ContextMismatch::UnknownArguments) => "argument-unknown",
             Self::Context(ContextMismatch::Place) => "place",
             Self::Observes => "observes",
         }

@@ -41,7 +41,7 @@ impl ConditionFacts for TestConditions<'_> {
     }
 
     fn arguments(&mut self) -> Result<Option<&[u8]>, Missing> {
-        Ok(self.subject.arguments.as_deref())
+        Ok(Some(&self.subject.arguments))
     }
 
     fn placed_by(&mut self, _: usize, _: &[u8]) -> Option<RuleId> {
