@@ -160,11 +160,12 @@ impl Machine {
         }
     }
 
-    /// A move was refused: children born since the write are where their creator stays.
+    /// A move was refused: children born since the write, or after an earlier refusal, are where their creator stays.
     fn excuse_newborn(&mut self, creator: u64, is_temporary: bool) {
         for pid in self.pids.clone() {
             let child = self.find_mut(pid).filter(|one| one.creators[0] == creator);
-            if let Some(child) = child.filter(|one| one.is_fork_unread) {
+            let has_refusal = |one: &Process| one.excuses.is_refused && !one.excuses.is_refusal_own;
+            if let Some(child) = child.filter(|one| one.is_fork_unread || has_refusal(one)) {
                 (child.excuses.is_refused, child.excuses.is_retried) = (true, is_temporary);
             }
         }

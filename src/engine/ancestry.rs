@@ -12,7 +12,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
-use super::inheritance::{Birth, Entry, Inheritance, Limits, children, is_child};
+use super::inheritance::{Birth, Entry, Inheritance, Limits, QUEUED_NS, children, is_child};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
 use crate::rules::ancestry::Ancestor;
@@ -52,7 +52,15 @@ struct DepartedProgram {
     program: Ancestor,
     /// The fork of a later process with the PID, if one ended it: children from then on are those of that.
     until: Nanos,
+    /// See [`AncestryMark::found`].
+    found: [Nanos; 2],
+    /// The event of the change is of before this time.
+    noted: Nanos,
 }
+
+/// The times of the changes of a process that an evaluation is for: of the first one, and of the last exec, or of the
+/// first one again.
+pub(super) type Changes = [Nanos; 2];
 
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
 #[derive(Clone, Debug)]
@@ -65,6 +73,8 @@ pub(super) struct AncestryTable {
     departed: Vec<DepartedProgram>,
     /// Forks before this time may have been lost, and with them who has the PIDs of children born before.
     lost: Nanos,
+    /// Programs were taken from processes that may have been evaluated with them.
+    has_withdrawn: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -72,7 +82,8 @@ impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let marks = Inheritance::new(LIMITS);
         let (births, departed) = (Births::default(), Vec::new());
-        Self { is_active: false, marks, births, departed, lost: Nanos(0), metrics }
+        let (lost, has_withdrawn) = (Nanos(0), false);
+        Self { is_active: false, marks, births, departed, lost, has_withdrawn, metrics }
     }
 
     /// Returns the table in the state after rules became active that test ancestors or do not, for a plan.
@@ -97,7 +108,7 @@ impl AncestryTable {
 
     /// All changes before this time are evaluated.
     pub(super) fn evaluated(&mut self, until: Nanos) {
-        self.departed.clear();
+        self.departed.retain(|departed| departed.noted.plus(QUEUED_NS) >= until);
         self.births.settle(until);
     }
 
@@ -114,11 +125,16 @@ impl AncestryTable {
 
     /// Records a fork read from the fork socket.
     pub(super) fn heard(&mut self, fork: Fork) -> Birth {
+        self.begin(fork);
         // Its last change may not be evaluated yet.
-        let own = self.marks.entry(fork.child).and_then(|entry| entry.mark.adds());
+        let earlier =
+            self.marks.entry(fork.child).map(|entry| (entry.mark.adds(), entry.mark.found));
         let birth = self.marks.heard(fork);
-        if let Some(own) = own.filter(|own| !self.knows(fork.child, own)) {
-            self.depart(fork.child, own, fork.at);
+        if let Some((Some(own), found)) = earlier {
+            if !self.knows(fork.child, &own) {
+                let (pid, until, noted) = (fork.child, fork.at, fork.at);
+                self.depart(DepartedProgram { pid, program: own, until, found, noted });
+            }
         }
         self.count(birth);
         if self.is_active {
@@ -127,12 +143,40 @@ impl AncestryTable {
         birth
     }
 
+    /// The child may have been found before this fork was read: until then the forks with its PID were those of an earlier
+    /// process, and take nothing from it.
+    fn begin(&mut self, fork: Fork) {
+        let Some(entry) = self.marks.entry(fork.child) else { return };
+        let Some(parent) = entry.mark.listed_by else { return };
+        let earlier = self.births.last_of(fork.child);
+        let is_born = |birth: Fork| birth.parent == parent && birth.at == entry.from;
+        let is_later = earlier.is_some_and(is_born) || fork.at > entry.since.plus(QUEUED_NS);
+        if fork.at > entry.since && is_later {
+            return;
+        }
+        let Some(programs) = entry.mark.for_children.clone() else { return };
+        let begun = earlier.map_or(Nanos(0), |birth| birth.at);
+        let creator = earlier.and_then(|birth| self.marks.entry(birth.parent));
+        let of_earlier = creator.and_then(|entry| entry.mark.for_children.clone());
+        let of_earlier = of_earlier.unwrap_or_default();
+        for program in programs.iter().filter(|one| !of_earlier.contains(one)) {
+            let from = Creator::Earlier(fork.child);
+            self.has_withdrawn |= self.withdraw(from, program, begun..fork.at);
+        }
+        self.marks.begin(fork.child, fork.at);
+    }
+
+    /// Checks whether a fork that was read since the last call took a program from a process.
+    pub(super) fn take_withdrawn(&mut self) -> bool {
+        std::mem::take(&mut self.has_withdrawn)
+    }
+
     /// Records that a process does not run a program any more, before the event of that is evaluated.
-    fn depart(&mut self, pid: Pid, program: Ancestor, until: Nanos) {
+    fn depart(&mut self, departed: DepartedProgram) {
         if self.departed.len() >= MOST_DEPARTED {
             self.departed.remove(0);
         }
-        self.departed.push(DepartedProgram { pid, program, until });
+        self.departed.push(departed);
     }
 
     fn count(&self, birth: Birth) {
@@ -171,29 +215,33 @@ impl AncestryTable {
         kernel: &mut impl Kernel,
     ) -> bool {
         let RunningProcess { pid, identity, seen, first, since, is_event } = process;
-        let mut has_changed = is_event && self.withdraw_departed(pid, first);
+        let changes = [first, since];
+        let mut has_changed = is_event && self.withdraw_departed(pid, changes);
         let before = self.marks.get(pid, kernel).cloned();
         if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
             let early = before.filter(|entry| is_event && entry.mark.was_early(since));
             return has_changed | early.is_some_and(|early| self.correct(process, early, kernel));
         }
-        let (born, inherited) = match before {
+        let (born, inherited, listed_by) = match before {
             Some(entry) => {
-                match entry.mark.adds() {
-                    Some(lost) if is_event => {
-                        has_changed |= self.withdraw(Creator::Present(pid), &lost, first..);
+                if let Some(program) = entry.mark.adds() {
+                    let found = entry.mark.found;
+                    let noted = kernel.now();
+                    let lost = DepartedProgram { pid, program, until: NO_END, found, noted };
+                    if is_event {
+                        has_changed |= self.end(Creator::Present(pid), lost, changes);
+                    } else {
+                        // The event that tells since when is still to be read, unless it was lost.
+                        self.depart(lost);
                     }
-                    // The event that tells since when is still to be read, unless it was lost.
-                    Some(lost) => self.depart(pid, lost, NO_END),
-                    None => {}
                 }
-                (entry.since, entry.mark.inherited)
+                (entry.since, entry.mark.inherited, entry.mark.listed_by)
             }
-            None => (seen, None),
+            None => (seen, None, None),
         };
         let found = [if is_event { since } else { Nanos(0) }, kernel.now()];
         let is_new = own.is_some();
-        let mark = AncestryMark { found, ..AncestryMark::new(inherited, own) };
+        let mark = AncestryMark { found, listed_by, ..AncestryMark::new(inherited, own) };
         let Some(programs) = mark.for_children.clone() else {
             self.marks.remove(pid);
             return has_changed;
@@ -248,25 +296,44 @@ impl AncestryTable {
         is_any
     }
 
-    /// The process has exited, after a change at this time that was not evaluated. Returns whether descendants are
-    /// concerned.
-    pub(super) fn gone(&mut self, pid: Pid, changed: Nanos) -> bool {
-        let is_any = self.withdraw_departed(pid, changed);
-        let own = self.marks.entry(pid).and_then(|entry| entry.mark.adds());
-        own.is_some_and(|own| self.withdraw(Creator::Present(pid), &own, changed..)) || is_any
+    /// The process has exited, after changes that were not evaluated. Returns whether descendants are concerned.
+    pub(super) fn gone(&mut self, pid: Pid, changes: Changes) -> bool {
+        let is_any = self.withdraw_departed(pid, changes);
+        let Some(entry) = self.marks.entry(pid) else { return is_any };
+        let Some(program) = entry.mark.adds() else { return is_any };
+        let found = entry.mark.found;
+        let lost = DepartedProgram { pid, program, until: NO_END, found, noted: found[1] };
+        self.end(Creator::Present(pid), lost, changes) || is_any
     }
 
     /// As [`Self::withdraw`] for the programs that the process was found not to run before.
-    pub(super) fn withdraw_departed(&mut self, pid: Pid, since: Nanos) -> bool {
+    pub(super) fn withdraw_departed(&mut self, pid: Pid, changes: Changes) -> bool {
         let mut is_any = false;
         for departed in std::mem::take(&mut self.departed) {
             if departed.pid == pid {
-                let DepartedProgram { program, until, .. } = departed;
-                is_any |= self.withdraw(Creator::Earlier(pid), &program, since..until);
+                is_any |= self.end(Creator::Earlier(pid), departed, changes);
             } else {
                 self.departed.push(departed);
             }
         }
+        is_any
+    }
+
+    /// Takes a program away from those born before these changes began it, if they did, and from those born after they
+    /// ended it. Returns whether there are any.
+    fn end(&mut self, from: Creator, lost: DepartedProgram, [first, since]: Changes) -> bool {
+        let [began, at] = lost.found;
+        if first <= began || first > at {
+            return self.withdraw(from, &lost.program, first..lost.until);
+        }
+        // The process was found to run it after the first of the changes, which nobody had read by then.
+        if since > at {
+            let is_any = self.withdraw(from, &lost.program, began..first);
+            return self.withdraw(from, &lost.program, since..lost.until) || is_any;
+        }
+        let is_any = self.withdraw(from, &lost.program, began..since);
+        // Another change has ended it.
+        self.depart(DepartedProgram { found: [since, at], ..lost });
         is_any
     }
 
@@ -345,7 +412,7 @@ impl AncestryTable {
                 let Some(identity) = kernel.identity(child) else { continue };
                 let (since, before) = match self.marks.get(child, kernel) {
                     Some(entry) => (entry.since, entry.mark.clone()),
-                    None => (seen, AncestryMark::new(None, None)),
+                    None => (seen, AncestryMark::listed(parent)),
                 };
                 let known = before.inherited.as_deref().unwrap_or_default();
                 let all = merged(known, &programs);

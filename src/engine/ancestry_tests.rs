@@ -316,18 +316,30 @@ impl Lineage {
         Self { world, table, begin }
     }
 
+    /// Returns a time in units that are longer than all calls of the kernel take.
+    fn at(&self, time: u64) -> Nanos {
+        self.begin.plus(time * 100_000)
+    }
+
     /// A process is born, and its fork is read.
     fn born(&mut self, time: u64, parent: u32, child: u32) {
         self.world.child(parent, child);
-        let fork = Fork { at: self.begin.plus(time), parent: pid(parent), child: pid(child) };
-        assert_ne!(self.table.heard(fork), Birth::EndsEarlier);
+        assert_ne!(self.hear(time, parent, child), Birth::EndsEarlier);
+    }
+
+    /// A fork is read.
+    fn hear(&mut self, time: u64, parent: u32, child: u32) -> Birth {
+        let fork = Fork { at: self.at(time), parent: pid(parent), child: pid(child) };
+        let clock = &self.world.engine.kernel.clock;
+        clock.set(clock.get().max(fork.at.0));
+        self.table.heard(fork)
     }
 
     /// A process is evaluated for a change at this time, or found by a scan.
     fn runs(&mut self, raw: u32, time: u64, is_event: bool, is_sshd: bool) {
+        let (seen, since) = (self.at(100), self.at(time));
         let kernel = &mut self.world.engine.kernel;
         let identity = kernel.identity(pid(raw)).unwrap();
-        let (seen, since) = (self.begin.plus(100), self.begin.plus(time));
         kernel.clock.set(kernel.clock.get().max(since.0));
         let process =
             RunningProcess { pid: pid(raw), identity, seen, first: since, since, is_event };
@@ -422,4 +434,37 @@ fn an_orphan_of_before_the_change_that_a_scan_had_found_is_not_below_it() {
     assert!(line.is_below(53), "nothing tells since when 51 runs it");
     line.runs(51, 220, true, true);
     assert_eq!([51, 53].map(|raw| line.is_below(raw)), [false, false]);
+}
+
+/// It was found before its exec was read, and its PID is reused before that is evaluated.
+#[test]
+fn an_orphan_of_before_the_exec_of_an_earlier_process_is_not_below_it() {
+    let mut line = Lineage::new();
+    line.born(20, 50, 51);
+    line.born(21, 51, 52);
+    line.world.end(51);
+    line.born(30, SHELL, 60);
+    line.runs(50, 10, true, true);
+    assert!(line.is_below(52), "nothing tells since when 50 runs it");
+    line.world.end(50);
+    line.world.child(SHELL, 50);
+    assert_eq!(line.hear(140, SHELL, 50), Birth::EndsEarlier);
+    line.runs(50, 25, true, false);
+    assert!(!line.is_below(52));
+}
+
+/// A child is listed before its fork is read, and before that of an earlier process with the PID.
+#[test]
+fn a_child_of_an_earlier_process_with_the_pid_of_a_listed_child_is_not_below_it() {
+    let mut line = Lineage::new();
+    line.world.child(SHELL, 51);
+    line.world.child(51, 52);
+    line.world.end(51);
+    line.world.child(50, 51);
+    line.runs(50, 10, true, true);
+    for (time, parent, child) in [(5, SHELL, 51), (6, 51, 52), (7, 50, 51)] {
+        let _birth = line.hear(time, parent, child);
+    }
+    assert_eq!([51, 52].map(|raw| line.is_below(raw)), [true, false]);
+    assert!(line.table.take_withdrawn());
 }

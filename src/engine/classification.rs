@@ -203,13 +203,13 @@ impl<K: Kernel> Engine<K> {
         let first = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
         let is_event = evaluation.may_change_program();
         let seen = self.kernel.now();
+        let since = evaluation.executed.unwrap_or(since);
         if self.kernel.identity(pid) != Some(identity) {
-            if is_event && self.ancestry.withdraw_departed(pid, first) {
+            if is_event && self.ancestry.withdraw_departed(pid, [first, since]) {
                 self.rescan.want(Urgency::Limited);
             }
             return None;
         }
-        let since = evaluation.executed.unwrap_or(since);
         let process = RunningProcess { pid, identity, seen, first, since, is_event };
         if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.

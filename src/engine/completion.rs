@@ -218,16 +218,14 @@ impl<K: Kernel> Engine<K> {
     fn undo(&mut self, evaluation: EvaluationRequest, now: Nanos) {
         self.metrics.reused_pids.increment();
         self.intake.forks_are_due = true;
+        let status = self.kernel.status(evaluation.pid);
+        // A thread can have got the ID: the kernel moved its process.
+        let pid = status.map_or(evaluation.pid, |status| status.process);
         // Its creator, unless that has exited or used CLONE_PARENT. The last fork that was read may be one of an
         // earlier process with the PID.
-        let parent = self.kernel.status(evaluation.pid).and_then(|status| status.parent);
-        if let Some(parent) = parent {
-            self.placer.return_to_birth(&mut self.kernel, evaluation.pid, parent);
+        if let Some(parent) = status.and_then(|status| status.parent) {
+            self.placer.return_to_birth(&mut self.kernel, pid, parent);
         }
-        self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(
-            evaluation.pid,
-            Cause::SCAN,
-            now,
-        )));
+        self.answered.push_back(Evaluation::new(EvaluationRequest::at_once(pid, Cause::SCAN, now)));
     }
 }

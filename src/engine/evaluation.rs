@@ -77,7 +77,7 @@ impl<K: Kernel> Engine<K> {
         }
         let job = self.of_present_process(job, &handle);
         if job.queue == Queue::Batch && evaluation.cause.contains(Cause::EXEC) {
-            self.executables.executed(evaluation.pid, evaluation.executed);
+            self.note_exec(evaluation);
         }
         self.metrics.evaluations.increment();
         let Some(handle) = self.live_view(&job, handle) else {
@@ -87,11 +87,24 @@ impl<K: Kernel> Engine<K> {
         self.proceed(job, handle, KnownExe::Unread, None)
     }
 
+    /// Records that an exec is evaluated before evaluations for earlier changes of the process, which wait: what those
+    /// will find began with this exec.
+    fn note_exec(&mut self, evaluation: EvaluationRequest) {
+        let EvaluationRequest { pid, executed, .. } = evaluation;
+        self.executables.executed(pid, executed);
+        let waiting = self.answered.iter_mut().map(|job| &mut job.evaluation);
+        for earlier in waiting.filter(|earlier| earlier.pid == pid && earlier.may_change_program())
+        {
+            earlier.executed = earlier.executed.max(executed);
+        }
+    }
+
     /// Finishes the evaluation of a process that has exited.
     fn is_gone(&mut self, job: &Evaluation) {
-        let EvaluationRequest { pid, since, .. } = job.evaluation;
+        let EvaluationRequest { pid, since, executed, .. } = job.evaluation;
+        let changes = [since, executed.unwrap_or(since)];
         // It may have run another program, or had another user, when it created its last children.
-        if job.evaluation.may_change_program() && self.ancestry.gone(pid, since) {
+        if job.evaluation.may_change_program() && self.ancestry.gone(pid, changes) {
             self.rescan.want(Urgency::Limited);
         }
         self.finish(job, None, Placement::Gone);

@@ -5,6 +5,7 @@ use std::io;
 use super::Engine;
 use super::intake::ForkStatus;
 use super::job::Evaluation;
+use super::rescan::Urgency;
 use crate::control::request::{PinClient, PinRequest};
 use crate::engine::kernel::Kernel;
 use crate::event::{Cause, Uid};
@@ -87,6 +88,9 @@ impl<K: Kernel> Engine<K> {
                 placer.moves().forked(fork);
             }
         })?;
+        if self.ancestry.take_withdrawn() {
+            self.rescan.want(Urgency::Limited);
+        }
         match status {
             ForkStatus::Well => {}
             ForkStatus::Lost => self.doubt(),

@@ -226,6 +226,13 @@ impl<V: Inherited> Inheritance<V> {
         self.entries.get(&pid)
     }
 
+    /// Records that the process with an entry was born at this time: forks with its PID before are not its own.
+    pub(super) fn begin(&mut self, pid: Pid, at: Nanos) {
+        if let Some(entry) = self.entries.get_mut(&pid) {
+            entry.from = at;
+        }
+    }
+
     /// Records a fork read from the fork socket.
     pub(super) fn heard(&mut self, fork: Fork) -> Birth {
         if self.with_heirs == 0 {

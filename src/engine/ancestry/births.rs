@@ -34,6 +34,11 @@ impl Births {
         self.0.push_back(fork);
     }
 
+    /// Returns the birth of the process that had this PID when the last fork was read, if it is recorded.
+    pub(super) fn last_of(&self, child: Pid) -> Option<Fork> {
+        self.0.iter().rev().find(|fork| fork.child == child).copied()
+    }
+
     /// Drops the births before this time: all changes before it are evaluated.
     pub(super) fn settle(&mut self, until: Nanos) {
         let is_settled = |fork: &Fork| fork.at.plus(QUEUED_NS) < until;
@@ -49,11 +54,18 @@ impl Births {
         let mut parents = HashSet::<Pid, FixedState>::default();
         parents.insert(creator);
         let mut born = Vec::new();
+        // A descendant has the PID of the creator by now.
+        let mut is_reused = false;
         for &fork in &self.0 {
             let Fork { at, parent, child } = fork;
             if child == creator {
                 if matches!(from, Creator::Earlier(_)) && !born.is_empty() {
-                    parents.remove(&creator);
+                    is_reused = parents.contains(&parent);
+                    if is_reused {
+                        born.push(fork);
+                    } else {
+                        parents.remove(&creator);
+                    }
                 } else {
                     // Those so far are children of an earlier process with the PID.
                     born.clear();
@@ -65,7 +77,7 @@ impl Births {
             if !is_within && born.is_empty() {
                 continue;
             }
-            if parents.contains(&parent) && (parent != creator || is_within) {
+            if parents.contains(&parent) && (parent != creator || is_reused || is_within) {
                 parents.insert(child);
                 born.push(fork);
             } else if parents.remove(&child) {
@@ -112,6 +124,12 @@ mod tests {
         assert_eq!(below(Creator::Earlier, 0, &births), [60, 61]);
         // The earlier one may have been born in the time as well.
         assert_eq!(below(Creator::Earlier, 2, &births), [70, 71]);
+    }
+
+    #[test]
+    fn a_descendant_can_have_the_pid_of_the_creator() {
+        let births = [(1, 50, 60), (2, 60, 61), (3, 61, 50), (4, 50, 62), (5, 1, 50), (6, 50, 63)];
+        assert_eq!(below(Creator::Earlier, 0, &births), [60, 61, 50, 62]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::inheritance::Inherited;
-use crate::event::Nanos;
+use crate::event::{Nanos, Pid};
 use crate::rules::ancestry::Ancestor;
 
 /// The maximum number of programs of ancestors: the first ones, which started the others.
@@ -21,6 +21,8 @@ pub(super) struct AncestryMark {
     /// The time of the change for which it was evaluated when `own` was found, 0 if no event told one, and that of the
     /// evaluation. A change in between whose event is read later may be what began it.
     pub(super) found: [Nanos; 2],
+    /// The parent by which it was found, if its fork was not read before.
+    pub(super) listed_by: Option<Pid>,
 }
 
 impl AncestryMark {
@@ -31,7 +33,12 @@ impl AncestryMark {
                 Some(merged(inherited.as_deref().unwrap_or_default(), std::slice::from_ref(own)))
             }
         };
-        Self { inherited, own, for_children, found: [Nanos(0); 2] }
+        Self { inherited, own, for_children, found: [Nanos(0); 2], listed_by: None }
+    }
+
+    /// Returns the mark of a child that is found below this parent.
+    pub(super) fn listed(parent: Pid) -> Self {
+        Self { listed_by: Some(parent), ..Self::new(None, None) }
     }
 
     /// Checks whether a change of the process at this time was not read when its program was found.
@@ -42,7 +49,8 @@ impl AncestryMark {
 
     /// Returns the mark of the same process with these programs of ancestors.
     pub(super) fn below(&self, inherited: Option<Arc<[Ancestor]>>) -> Self {
-        Self { found: self.found, ..Self::new(inherited, self.own.clone()) }
+        let Self { found, listed_by, .. } = *self;
+        Self { found, listed_by, ..Self::new(inherited, self.own.clone()) }
     }
 
     /// Returns what children have from the process itself, and not from its ancestors.
@@ -67,6 +75,7 @@ impl Inherited for AncestryMark {
             own: None,
             for_children: Some(inherited),
             found: [Nanos(0); 2],
+            listed_by: None,
         })
     }
 }
