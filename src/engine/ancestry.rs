@@ -3,7 +3,9 @@
 //! it: see [`crate::engine::inheritance`]. Nothing is recorded while no rule tests ancestors.
 
 mod births;
+mod departed;
 mod mark;
+mod running;
 mod tested;
 
 use std::ops::RangeBounds;
@@ -19,48 +21,14 @@ use crate::rules::ancestry::Ancestor;
 use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
 use births::{Births, Creator};
-use mark::{AncestryMark, merged};
+use departed::{DepartedProgram, DepartedPrograms, NO_END};
+use mark::{AncestryMark, Found, merged};
+pub(super) use running::{ChangeTimes, RunningProcess};
 pub(super) use tested::TestedProgram;
 
 /// All processes below sshd of a large login node, 120 bytes each: 30 MiB. A limit for each user would need its UID at
 /// each fork; the number of its processes is limited by the kernel.
 const LIMITS: Limits = Limits { all: 262_144, of_user: u32::MAX };
-/// The maximum number of processes that do not run a program any more, until the event of that is evaluated.
-const MOST_DEPARTED: usize = 1024;
-/// The end of the time of a process that is not known to have ended.
-const NO_END: Nanos = Nanos(u64::MAX);
-
-/// A process for which it is recorded what it runs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RunningProcess {
-    pub(super) pid: Pid,
-    pub(super) identity: u64,
-    /// A time before it was found to have this identity: a fork with a later one ends it.
-    pub(super) seen: Nanos,
-    /// Time of the first change that is not evaluated.
-    pub(super) first: Nanos,
-    /// Time from which it may run the program: that of the last exec that is evaluated, else of the change.
-    pub(super) since: Nanos,
-    /// An event of the process told these times.
-    pub(super) is_event: bool,
-}
-
-/// A program that a process does not run any more.
-#[derive(Clone, Debug)]
-struct DepartedProgram {
-    pid: Pid,
-    program: Ancestor,
-    /// The fork of a later process with the PID, if one ended it: children from then on are those of that.
-    until: Nanos,
-    /// See [`AncestryMark::found`].
-    found: [Nanos; 2],
-    /// The event of the change is of before this time.
-    noted: Nanos,
-}
-
-/// The times of the changes of a process that an evaluation is for: of the first one, and of the last exec, or of the
-/// first one again.
-pub(super) type Changes = [Nanos; 2];
 
 /// The processes with tested programs among those of their ancestors, and the processes that run them.
 #[derive(Clone, Debug)]
@@ -69,8 +37,7 @@ pub(super) struct AncestryTable {
     marks: Inheritance<AncestryMark>,
     /// The creator may have changed before, so that the child has another program, or none.
     births: Births,
-    /// Programs that processes were found not to run any more before the event of that was evaluated.
-    departed: Vec<DepartedProgram>,
+    departed: DepartedPrograms,
     /// Forks before this time may have been lost, and with them who has the PIDs of children born before.
     lost: Nanos,
     /// Programs were taken from processes that may have been evaluated with them.
@@ -80,10 +47,15 @@ pub(super) struct AncestryTable {
 
 impl AncestryTable {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let marks = Inheritance::new(LIMITS);
-        let (births, departed) = (Births::default(), Vec::new());
-        let (lost, has_withdrawn) = (Nanos(0), false);
-        Self { is_active: false, marks, births, departed, lost, has_withdrawn, metrics }
+        Self {
+            is_active: false,
+            marks: Inheritance::new(LIMITS),
+            births: Births::default(),
+            departed: DepartedPrograms::default(),
+            lost: Nanos(0),
+            has_withdrawn: false,
+            metrics,
+        }
     }
 
     /// Returns the table in the state after rules became active that test ancestors or do not, for a plan.
@@ -103,12 +75,12 @@ impl AncestryTable {
         }
         self.marks = Inheritance::new(LIMITS);
         self.births = Births::default();
-        self.departed.clear();
+        self.departed = DepartedPrograms::default();
     }
 
     /// All changes before this time are evaluated.
     pub(super) fn evaluated(&mut self, until: Nanos) {
-        self.departed.retain(|departed| departed.noted.plus(QUEUED_NS) >= until);
+        self.departed.settle(until);
         self.births.settle(until);
     }
 
@@ -127,14 +99,12 @@ impl AncestryTable {
     pub(super) fn heard(&mut self, fork: Fork) -> Birth {
         self.begin(fork);
         // Its last change may not be evaluated yet.
-        let earlier =
-            self.marks.entry(fork.child).map(|entry| (entry.mark.adds(), entry.mark.found));
+        let earlier = self.marks.entry(fork.child);
+        let earlier = earlier
+            .and_then(|entry| DepartedProgram::of(fork.child, &entry.mark, fork.at, fork.at));
         let birth = self.marks.heard(fork);
-        if let Some((Some(own), found)) = earlier {
-            if !self.knows(fork.child, &own) {
-                let (pid, until, noted) = (fork.child, fork.at, fork.at);
-                self.depart(DepartedProgram { pid, program: own, until, found, noted });
-            }
+        if let Some(departed) = earlier.filter(|own| !self.knows(fork.child, &own.program)) {
+            self.departed.add(departed);
         }
         self.count(birth);
         if self.is_active {
@@ -169,14 +139,6 @@ impl AncestryTable {
     /// Checks whether a fork that was read since the last call took a program from a process.
     pub(super) fn take_withdrawn(&mut self) -> bool {
         std::mem::take(&mut self.has_withdrawn)
-    }
-
-    /// Records that a process does not run a program any more, before the event of that is evaluated.
-    fn depart(&mut self, departed: DepartedProgram) {
-        if self.departed.len() >= MOST_DEPARTED {
-            self.departed.remove(0);
-        }
-        self.departed.push(departed);
     }
 
     fn count(&self, birth: Birth) {
@@ -214,8 +176,8 @@ impl AncestryTable {
         own: Option<Ancestor>,
         kernel: &mut impl Kernel,
     ) -> bool {
-        let RunningProcess { pid, identity, seen, first, since, is_event } = process;
-        let changes = [first, since];
+        let RunningProcess { pid, identity, seen, changes, is_event } = process;
+        let since = changes.since;
         let mut has_changed = is_event && self.withdraw_departed(pid, changes);
         let before = self.marks.get(pid, kernel).cloned();
         if before.as_ref().and_then(|entry| entry.mark.own.as_ref()) == own.as_ref() {
@@ -224,22 +186,19 @@ impl AncestryTable {
         }
         let (born, inherited, listed_by) = match before {
             Some(entry) => {
-                if let Some(program) = entry.mark.adds() {
-                    let found = entry.mark.found;
-                    let noted = kernel.now();
-                    let lost = DepartedProgram { pid, program, until: NO_END, found, noted };
-                    if is_event {
+                match DepartedProgram::of(pid, &entry.mark, NO_END, seen) {
+                    Some(lost) if is_event => {
                         has_changed |= self.end(Creator::Present(pid), lost, changes);
-                    } else {
-                        // The event that tells since when is still to be read, unless it was lost.
-                        self.depart(lost);
                     }
+                    // The event that tells since when is still to be read, unless it was lost.
+                    Some(lost) => self.departed.add(lost),
+                    None => {}
                 }
                 (entry.since, entry.mark.inherited, entry.mark.listed_by)
             }
             None => (seen, None, None),
         };
-        let found = [if is_event { since } else { Nanos(0) }, kernel.now()];
+        let found = Found { since: if is_event { since } else { Nanos(0) }, at: kernel.now() };
         let is_new = own.is_some();
         let mark = AncestryMark { found, listed_by, ..AncestryMark::new(inherited, own) };
         let Some(programs) = mark.for_children.clone() else {
@@ -262,8 +221,8 @@ impl AncestryTable {
         mut early: Entry<AncestryMark>,
         kernel: &mut impl Kernel,
     ) -> bool {
-        let RunningProcess { pid, identity, since, .. } = process;
-        let from = std::mem::replace(&mut early.mark.found[0], since);
+        let RunningProcess { pid, identity, changes: ChangeTimes { since, .. }, .. } = process;
+        let from = std::mem::replace(&mut early.mark.found.since, since);
         let programs = early.mark.for_children.clone();
         let adds = early.mark.adds();
         let has_changed =
@@ -297,33 +256,28 @@ impl AncestryTable {
     }
 
     /// The process has exited, after changes that were not evaluated. Returns whether descendants are concerned.
-    pub(super) fn gone(&mut self, pid: Pid, changes: Changes) -> bool {
+    pub(super) fn gone(&mut self, pid: Pid, changes: ChangeTimes) -> bool {
         let is_any = self.withdraw_departed(pid, changes);
-        let Some(entry) = self.marks.entry(pid) else { return is_any };
-        let Some(program) = entry.mark.adds() else { return is_any };
-        let found = entry.mark.found;
-        let lost = DepartedProgram { pid, program, until: NO_END, found, noted: found[1] };
-        self.end(Creator::Present(pid), lost, changes) || is_any
+        let mark = self.marks.entry(pid).map(|entry| &entry.mark);
+        let lost = mark.and_then(|mark| DepartedProgram::of(pid, mark, NO_END, mark.found.at));
+        lost.is_some_and(|lost| self.end(Creator::Present(pid), lost, changes)) || is_any
     }
 
     /// As [`Self::withdraw`] for the programs that the process was found not to run before.
-    pub(super) fn withdraw_departed(&mut self, pid: Pid, changes: Changes) -> bool {
+    pub(super) fn withdraw_departed(&mut self, pid: Pid, changes: ChangeTimes) -> bool {
         let mut is_any = false;
-        for departed in std::mem::take(&mut self.departed) {
-            if departed.pid == pid {
-                is_any |= self.end(Creator::Earlier(pid), departed, changes);
-            } else {
-                self.departed.push(departed);
-            }
+        for departed in self.departed.take_of(pid) {
+            is_any |= self.end(Creator::Earlier(pid), departed, changes);
         }
         is_any
     }
 
     /// Takes a program away from those born before these changes began it, if they did, and from those born after they
     /// ended it. Returns whether there are any.
-    fn end(&mut self, from: Creator, lost: DepartedProgram, [first, since]: Changes) -> bool {
-        let [began, at] = lost.found;
-        if first <= began || first > at {
+    fn end(&mut self, from: Creator, lost: DepartedProgram, changes: ChangeTimes) -> bool {
+        let ChangeTimes { first, since } = changes;
+        let Found { since: began, at } = lost.found;
+        if !lost.found.is_before_event(first) {
             return self.withdraw(from, &lost.program, first..lost.until);
         }
         // The process was found to run it after the first of the changes, which nobody had read by then.
@@ -333,7 +287,7 @@ impl AncestryTable {
         }
         let is_any = self.withdraw(from, &lost.program, began..since);
         // Another change has ended it.
-        self.depart(DepartedProgram { found: [since, at], ..lost });
+        self.departed.add(DepartedProgram { found: Found { since, at }, ..lost });
         is_any
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::ancestry::{AncestryTable, RunningProcess, TestedProgram};
+use super::ancestry::{AncestryTable, ChangeTimes, RunningProcess, TestedProgram};
 use super::evaluated_process::{EvaluatedProcess, ProcessParts};
 use super::job::Evaluation;
 use super::known::{Known, NeededRead};
@@ -203,14 +203,14 @@ impl<K: Kernel> Engine<K> {
         let first = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
         let is_event = evaluation.may_change_program();
         let seen = self.kernel.now();
-        let since = evaluation.executed.unwrap_or(since);
+        let changes = ChangeTimes { first, since: evaluation.program_since() };
         if self.kernel.identity(pid) != Some(identity) {
-            if is_event && self.ancestry.withdraw_departed(pid, [first, since]) {
+            if is_event && self.ancestry.withdraw_departed(pid, changes) {
                 self.rescan.want(Urgency::Limited);
             }
             return None;
         }
-        let process = RunningProcess { pid, identity, seen, first, since, is_event };
+        let process = RunningProcess { pid, identity, seen, changes, is_event };
         if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.
             self.rescan.want(Urgency::Limited);

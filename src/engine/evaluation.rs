@@ -2,6 +2,7 @@
 //! read an executable itself; reads are requests to the caller.
 
 use super::Engine;
+use super::ancestry::ChangeTimes;
 use super::classification::EvaluationResult;
 use super::job::{Evaluation, Queue};
 use super::known::{Known, NeededRead};
@@ -101,8 +102,8 @@ impl<K: Kernel> Engine<K> {
 
     /// Finishes the evaluation of a process that has exited.
     fn is_gone(&mut self, job: &Evaluation) {
-        let EvaluationRequest { pid, since, executed, .. } = job.evaluation;
-        let changes = [since, executed.unwrap_or(since)];
+        let EvaluationRequest { pid, since: first, .. } = job.evaluation;
+        let changes = ChangeTimes { first, since: job.evaluation.program_since() };
         // It may have run another program, or had another user, when it created its last children.
         if job.evaluation.may_change_program() && self.ancestry.gone(pid, changes) {
             self.rescan.want(Urgency::Limited);

@@ -91,6 +91,11 @@ impl EvaluationRequest {
         self.cause.intersects(Cause::EXEC | Cause::UID)
     }
 
+    /// Returns the time from which the process may run its present program.
+    pub fn program_since(&self) -> Nanos {
+        self.executed.unwrap_or(self.since)
+    }
+
     /// Returns the same evaluation for another time, when it was completed in its batch.
     #[must_use]
     pub const fn outside_batch(self) -> Self {

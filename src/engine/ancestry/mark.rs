@@ -9,6 +9,22 @@ use crate::rules::ancestry::Ancestor;
 /// The maximum number of programs of ancestors: the first ones, which started the others.
 const MOST_PROGRAMS: usize = 16;
 
+/// When the program of a process was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// The time of the change for which the process was evaluated, 0 if no event told one.
+    pub(super) since: Nanos,
+    /// The time of the evaluation.
+    pub(super) at: Nanos,
+}
+
+impl Found {
+    /// Checks whether a change of the process at this time was not read by then, and may be what began the program.
+    pub(super) fn is_before_event(self, change: Nanos) -> bool {
+        self.since < change && change <= self.at
+    }
+}
+
 /// The tested programs of one process and its ancestors.
 #[derive(Clone, Debug)]
 pub(super) struct AncestryMark {
@@ -18,9 +34,8 @@ pub(super) struct AncestryMark {
     pub(super) own: Option<Ancestor>,
     /// Both, for its children.
     pub(super) for_children: Option<Arc<[Ancestor]>>,
-    /// The time of the change for which it was evaluated when `own` was found, 0 if no event told one, and that of the
-    /// evaluation. A change in between whose event is read later may be what began it.
-    pub(super) found: [Nanos; 2],
+    /// When `own` was found.
+    pub(super) found: Found,
     /// The parent by which it was found, if its fork was not read before.
     pub(super) listed_by: Option<Pid>,
 }
@@ -33,7 +48,7 @@ impl AncestryMark {
                 Some(merged(inherited.as_deref().unwrap_or_default(), std::slice::from_ref(own)))
             }
         };
-        Self { inherited, own, for_children, found: [Nanos(0); 2], listed_by: None }
+        Self { inherited, own, for_children, found: Found::default(), listed_by: None }
     }
 
     /// Returns the mark of a child that is found below this parent.
@@ -43,8 +58,7 @@ impl AncestryMark {
 
     /// Checks whether a change of the process at this time was not read when its program was found.
     pub(super) fn was_early(&self, change: Nanos) -> bool {
-        let [since, at] = self.found;
-        self.own.is_some() && since < change && change <= at
+        self.own.is_some() && self.found.is_before_event(change)
     }
 
     /// Returns the mark of the same process with these programs of ancestors.
@@ -74,7 +88,7 @@ impl Inherited for AncestryMark {
             inherited: Some(Arc::clone(&inherited)),
             own: None,
             for_children: Some(inherited),
-            found: [Nanos(0); 2],
+            found: Found::default(),
             listed_by: None,
         })
     }

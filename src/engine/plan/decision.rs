@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{PlanRun, Side};
 use crate::control::plan::{PlannedDecision, PlannedMove};
 use crate::engine::Engine;
-use crate::engine::ancestry::{AncestryTable, RunningProcess, TestedProgram};
+use crate::engine::ancestry::{AncestryTable, ChangeTimes, RunningProcess, TestedProgram};
 use crate::engine::classification::ProcessConditions;
 use crate::engine::kernel::Kernel;
 use crate::engine::known::{Known, NeededRead};
@@ -109,9 +109,9 @@ impl<K: Kernel> Engine<K> {
             Err(needed) => return Some(Need::Read(needed)),
         };
         let identity = self.kernel.identity_of(pid, handle)?;
-        let since = self.kernel.now();
-        let process =
-            RunningProcess { pid, identity, seen: since, first: since, since, is_event: false };
+        let seen = self.kernel.now();
+        let changes = ChangeTimes { first: seen, since: seen };
+        let process = RunningProcess { pid, identity, seen, changes, is_event: false };
         run.ancestry.runs(process, own, &mut self.kernel);
         None
     }
