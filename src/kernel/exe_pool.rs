@@ -1,10 +1,10 @@
 //! Threads that examine executables. Their owners can block such a read for ever, so each user has
 //! a limited share.
 //!
-//! A user has [`THREADS_OF_ONE`] threads and a queue with one entry per process, and one for a plan: blocked reads of one
-//! user do not delay those of another. The queue holds as many processes as the default PID space, because
-//! the scan that follows a refusal would request the same first processes again, and the others never.
-//! When the queue of a user is full, the process is decided without its executable, and
+//! A user has [`THREADS_OF_ONE`] threads and a queue with one entry per process, and one for a plan: blocked
+//! reads of one user do not delay those of another. The queue holds as many processes as the default PID
+//! space, because the scan that follows a refusal would request the same first processes again, and the
+//! others never. When the queue of a user is full, the process is decided without its executable, and
 //! [`ExaminationPool::take_overflown`] reports when that queue is empty again.
 
 use std::collections::VecDeque;
@@ -102,9 +102,8 @@ impl ExaminationPool {
         Self { shared: Arc::new(PoolState { state, work, examine, deliver }) }
     }
 
-    /// Requests an examination on behalf of `user`, in place of one for the same process and purpose that is
-    /// still queued.
-    /// Returns `false` when the queue of that user is full.
+    /// Requests an examination on behalf of `user`, in place of one for the same process and purpose
+    /// that is still queued. Returns `false` when the queue of that user is full.
     #[must_use]
     pub fn submit(&self, user: Uid, examination: Examination) -> bool {
         let mut state = self.shared.lock();

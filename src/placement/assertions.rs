@@ -210,12 +210,11 @@ impl TestBench {
             is_of_root: true,
         });
         let exe = process.exe.clone().unwrap_or_default();
-        let arguments = process.exe.as_ref().map(|exe| {
+        let arguments = process.exe.as_ref().map_or_else(Vec::new, |exe| {
             let first = process.invoked.as_ref().unwrap_or(exe);
             let words = std::iter::once(first).chain(&process.arguments);
             words.flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
         });
-        let arguments = arguments.unwrap_or_default();
         TestSubject {
             identity: UserIdentity { uid, name, listed_in, login_group: Some(login_gid) },
             gid,

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::evaluation::THREAD_NAME;
 use crate::engine::kernel::Kernel;
 use crate::engine::known::{Known, NeededRead};
-use crate::engine::name_lookups::ask;
+use crate::engine::name_lookups::{PendingName, ask};
 use crate::event::Pid;
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
@@ -112,13 +112,8 @@ impl<K: Kernel> Engine<K> {
                 Some(Need::Again) => continue,
                 Some(Need::Read(needed)) => needed,
                 Some(Need::Name(side, name)) => {
-                    let policy = match side {
-                        Side::Active => &self.policy,
-                        Side::Planned => &run.policy,
-                    };
-                    ask(name, policy, &mut self.kernel);
                     item.program = program;
-                    run.wait(Awaited::Name(name), identity, item, self.kernel.now());
+                    self.ask_for_plan(run, side, name, (item, identity));
                     return None;
                 }
                 Some(Need::Unknown(reason)) => {
@@ -144,6 +139,22 @@ impl<K: Kernel> Engine<K> {
                 }
             }
         }
+    }
+
+    /// Requests a name that the rules of one side need.
+    fn ask_for_plan(
+        &mut self,
+        run: &mut PlanRun,
+        side: Side,
+        name: PendingName,
+        (item, identity): (PlanItem, Option<u64>),
+    ) {
+        let policy = match side {
+            Side::Active => &self.policy,
+            Side::Planned => &run.policy,
+        };
+        ask(name, policy, &mut self.kernel);
+        run.wait(Awaited::Name(name), identity, item, self.kernel.now());
     }
 
     /// Requests the examination of an executable.
