@@ -53,7 +53,6 @@ impl Machine {
         self.note_birth(&process, child, ids, how);
         let new = self.new_process(child, named_parent, process.program, ids);
         let groups = how.into.map_or(process.groups, |into| [into, process.groups[1]]);
-        let created = process.creators;
         let mut excuses = process.excuses;
         excuses.is_refusal_own = false;
         // Without a trace, an event of its creator can replace the recheck that would find both.
@@ -70,7 +69,7 @@ impl Machine {
             is_pinned,
             is_pin_inherited: true,
             pins_children: is_pinned,
-            creators: [process.identity, created[0], created[1], created[2]],
+            creators: process.creators_of_child(),
             executed_after: process.executed_after,
             heir_of: process.identity,
             real: if ids.0 == process.uid { process.real } else { ids.0 },

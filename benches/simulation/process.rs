@@ -114,6 +114,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Returns who created a child of this process, and so on.
+    pub(crate) const fn creators_of_child(&self) -> [u64; 4] {
+        let [first, second, third, _] = self.creators;
+        [self.identity, first, second, third]
+    }
+
     /// Checks whether it can make a system call.
     pub(crate) fn can_act(&self) -> bool {
         !self.is_zombie
