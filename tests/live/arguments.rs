@@ -52,8 +52,13 @@ fn of_two_mebibytes_of_arguments_the_first_count() {
     let Some(live) = Live::require() else { return };
     let program = live.program("bin/tool");
     let _daemon = live.daemon(RULES);
+    // The user comes last: with the arguments of before the exec the second rule would match.
     let long = |last: &str, steps: &str| {
-        alice(&live, &format!("exec-long {program} 2 {last} tool {steps} hold"))
+        let user = format!("uid {ALICE} {ALICE} say ready");
+        let mut actor =
+            live.actor(&format!("exec-long {program} 2 {last} tool {user} {steps} hold"));
+        actor.subject = actor.said("ready");
+        actor
     };
     live.expect(&long("free", "say worker"), "workers");
     live.expect(&long("worker", "say other"), "rest");
