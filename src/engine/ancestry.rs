@@ -255,11 +255,12 @@ impl AncestryTable {
         is_any
     }
 
-    /// The process has exited, after changes that were not evaluated. Returns whether descendants are concerned.
-    pub(super) fn gone(&mut self, pid: Pid, changes: ChangeTimes) -> bool {
+    /// The process was found to have exited, after changes that were not evaluated. Returns whether descendants are
+    /// concerned.
+    pub(super) fn gone(&mut self, pid: Pid, changes: ChangeTimes, now: Nanos) -> bool {
         let is_any = self.withdraw_departed(pid, changes);
         let mark = self.marks.entry(pid).map(|entry| &entry.mark);
-        let lost = mark.and_then(|mark| DepartedProgram::of(pid, mark, NO_END, mark.found.at));
+        let lost = mark.and_then(|mark| DepartedProgram::of(pid, mark, NO_END, now));
         lost.is_some_and(|lost| self.end(Creator::Present(pid), lost, changes)) || is_any
     }
 

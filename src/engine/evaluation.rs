@@ -105,7 +105,8 @@ impl<K: Kernel> Engine<K> {
         let EvaluationRequest { pid, since: first, .. } = job.evaluation;
         let changes = ChangeTimes { first, since: job.evaluation.program_since() };
         // It may have run another program, or had another user, when it created its last children.
-        if job.evaluation.may_change_program() && self.ancestry.gone(pid, changes) {
+        let now = self.kernel.now();
+        if job.evaluation.may_change_program() && self.ancestry.gone(pid, changes, now) {
             self.rescan.want(Urgency::Limited);
         }
         self.finish(job, None, Placement::Gone);
