@@ -221,6 +221,8 @@ impl Applier {
             self.applied.insert(unit.name.clone(), AppliedUnit { properties, drop_ins });
         }
         self.remove_files(&unit.name, &dropped);
+        // Before it is counted: whoever sees the counter may start the next daemon.
+        self.save();
         match outcome {
             Ok(()) => {
                 self.metrics.units_configured.increment();
@@ -234,7 +236,6 @@ impl Applier {
                 ::log::warn!("{file}:{line}: cannot configure {}: {why}", unit.name);
             }
         }
-        self.save();
     }
 
     /// Reverts all settings of cgruled on a unit.
@@ -242,12 +243,12 @@ impl Applier {
         let Some(applied) = self.applied.get(name).cloned() else { return };
         if self.remove_files(name, &applied.drop_ins) {
             self.applied.remove(name);
+            self.save();
             self.metrics.units_released.increment();
             ::log::debug!("reverted {} on {name}", applied.properties.join(" "));
         } else {
             self.stuck.insert(name.to_owned());
         }
-        self.save();
     }
 
     /// Removes drop-ins. Returns whether they are gone.
