@@ -11,7 +11,7 @@ const REMOTE: &str = "[[rule]]\nuser = \"1000-1999\"\nbelow = \"sshd\"\ncgroup =
 
 impl World {
     /// Lets a process fork, which the kernel lists as its child.
-    fn child(&mut self, parent: u32, child: u32) {
+    pub(super) fn child(&mut self, parent: u32, child: u32) {
         self.engine.kernel.fork(parent, child);
         self.engine.kernel.processes.get_mut(&child).unwrap().children.clear();
         self.engine.kernel.processes.get_mut(&parent).unwrap().children.push(child);

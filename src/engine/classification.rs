@@ -57,7 +57,7 @@ impl<K: Kernel> Engine<K> {
         handle: &ProcessHandle,
         known: Known<'_>,
     ) -> EvaluationResult {
-        if let Some(result) = self.evaluate_without_rules(job, handle, known.exe) {
+        if let Some(result) = self.evaluate_without_rules(job, handle, known) {
             return result;
         }
         let rule = match self.select(job, handle, known) {
@@ -91,7 +91,7 @@ impl<K: Kernel> Engine<K> {
         &mut self,
         job: &Evaluation,
         handle: &ProcessHandle,
-        Known { exe, arguments, containment }: Known<'_>,
+        Known { exe, arguments, containment, .. }: Known<'_>,
     ) -> Result<RuleId, EvaluationResult> {
         let evaluation = job.evaluation;
         let &ProcessHandle { uid, gid, .. } = handle;
@@ -149,11 +149,11 @@ impl<K: Kernel> Engine<K> {
         &mut self,
         job: &Evaluation,
         handle: &ProcessHandle,
-        exe: KnownExe<'_>,
+        known: Known<'_>,
     ) -> Option<EvaluationResult> {
-        let evaluation = job.evaluation;
+        let (evaluation, exe) = (job.evaluation, known.exe);
         self.last_decision.ids = Some((handle.uid, handle.gid));
-        if let Some(needed) = self.note_program(evaluation, handle, exe) {
+        if let Some(needed) = self.note_program(evaluation, handle, known) {
             return Some(EvaluationResult::Needs(needed, Purpose::Decision));
         }
         if self.is_pinned(evaluation, handle) {
@@ -179,11 +179,10 @@ impl<K: Kernel> Engine<K> {
         &mut self,
         evaluation: EvaluationRequest,
         handle: &ProcessHandle,
-        exe: KnownExe<'_>,
+        known: Known<'_>,
     ) -> Option<NeededRead> {
         let tested = self.policy.ancestors.as_ref()?;
-        let is_of_root = self.kernel.status(evaluation.pid)?.real == Uid(0);
-        let own = match TestedProgram::of(tested, is_of_root, exe) {
+        let own = match TestedProgram::of(tested, known.is_of_root?, known.exe) {
             Ok(TestedProgram::Known(own)) => own,
             // What it ran before still counts, unless it executed something else.
             Ok(TestedProgram::Unknown) if !evaluation.cause.contains(Cause::EXEC) => return None,

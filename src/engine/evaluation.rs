@@ -10,7 +10,7 @@ use super::rechecks::attempts_before;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
-use crate::event::Cause;
+use crate::event::{Cause, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::errno::can_pass;
 use crate::kernel::process::ProcessHandle;
@@ -228,11 +228,23 @@ impl<K: Kernel> Engine<K> {
         // The result belongs to this process: replies for another process of the same PID are
         // discarded.
         let program = job.program.take();
-        let mut exe = program.as_ref().map_or(exe, |program| KnownExe::Read(program.seen()));
+        let is_of_root = match self.policy.ancestors {
+            Some(_) => self.is_of_root(job.evaluation.pid),
+            None => None,
+        };
+        let before = std::mem::replace(&mut job.was_of_root, is_of_root);
+        // Otherwise descendants would get a program from it that it ran as another user.
+        let is_current = before.is_none() || is_of_root.is_none() || before == is_of_root;
+        let program = program.filter(|_| is_current);
+        let mut exe = match &program {
+            Some(program) => KnownExe::Read(program.seen()),
+            None if is_current => exe,
+            None => KnownExe::Unread,
+        };
         let mut arguments =
             program.as_ref().map_or_else(Arguments::default, |own| own.arguments.clone());
         loop {
-            let known = Known { exe, arguments: &arguments, containment };
+            let known = Known { exe, arguments: &arguments, containment, is_of_root };
             let (needed, purpose) = match self.evaluate(&job, &handle, known) {
                 EvaluationResult::Over(outcome) => {
                     self.finish(&job, Some(&handle), outcome);
@@ -260,6 +272,11 @@ impl<K: Kernel> Engine<K> {
                 },
             }
         }
+    }
+
+    /// Checks whether the real user of a process is root. `None` if it has exited.
+    pub(super) fn is_of_root(&mut self, pid: Pid) -> Option<bool> {
+        Some(self.kernel.status(pid)?.real == Uid(0))
     }
 
     /// Requests what an evaluation needs, if it may be read.

@@ -43,6 +43,8 @@ struct PendingExamination {
     is_outdated: bool,
     /// A scan saw the process since. It follows a loss, perhaps that of an exec after the executable was examined.
     is_scanned: bool,
+    /// See [`Evaluation::was_of_root`].
+    was_of_root: Option<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -217,6 +219,7 @@ impl<K: Kernel> Engine<K> {
             is_decided: false,
             is_outdated: false,
             is_scanned: false,
+            was_of_root: job.was_of_root,
         };
         self.executables.pending.insert(pid, pending);
         self.executables.deadlines.push_back((due, pid, number));
@@ -275,7 +278,8 @@ impl<K: Kernel> Engine<K> {
         if pending.is_outdated || has_changed {
             return Evaluation { is_late, ..Evaluation::new(evaluation) };
         }
-        Evaluation { is_late, ..Evaluation::examined(evaluation, identity, program, purpose) }
+        let job = Evaluation::examined(evaluation, identity, program, purpose);
+        Evaluation { is_late, was_of_root: pending.was_of_root, ..job }
     }
 
     /// Returns the evaluation without what was examined, if another process has the PID by now: that has an executable

@@ -35,6 +35,8 @@ pub(super) struct Evaluation {
     pub(super) is_asked: bool,
     /// The leader may have exited.
     pub(super) is_careful: bool,
+    /// Whether its real user was root when its executable was requested; `None` if no rule tests ancestors, or before.
+    pub(super) was_of_root: Option<bool>,
 }
 
 impl Evaluation {
@@ -50,6 +52,7 @@ impl Evaluation {
             queue: Queue::None,
             is_asked: false,
             is_careful: false,
+            was_of_root: None,
         }
     }
 

@@ -13,6 +13,8 @@ pub(super) struct Known<'k> {
     pub(super) exe: KnownExe<'k>,
     pub(super) arguments: &'k Arguments,
     pub(super) containment: Option<Containment>,
+    /// Whether its real user is root; `None` if no rule tests ancestors.
+    pub(super) is_of_root: Option<bool>,
 }
 
 /// A read on which a decision depends.

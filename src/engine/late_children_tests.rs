@@ -329,3 +329,23 @@ fn an_examination_that_a_scan_finds_pending_is_repeated_after_its_result() {
     world.run_for(SECOND / 100);
     assert_eq!(world.cgroup_of(102), "/people/1000");
 }
+
+/// The events of its exec and of its change of user are lost.
+#[test]
+fn a_program_that_was_examined_before_its_process_became_root_is_no_ancestor() {
+    let below = "[[rule]]\nuser = \"1000\"\nbelow = \"sshd\"\ncgroup = \"remote\"\n";
+    let mut world = World::new(&format!("{EDITORS}{below}{PEOPLE}"));
+    world.engine.kernel.examinations = Some(Vec::new());
+    for (pid, comm) in [(101, "blocks"), (102, "sshd")] {
+        world.start_running(pid, comm);
+        world.run_for(SECOND / 100);
+    }
+    world.child(102, 103);
+    world.run_for(SECOND / 100);
+    let number = world.examinations_of(102).pop().unwrap();
+    let creator = world.engine.kernel.processes.get_mut(&102).unwrap();
+    (creator.uid, creator.comm) = (0, "sh");
+    world.examined(102, number, program("sshd"));
+    world.run_for(2 * SECOND);
+    assert_eq!(world.cgroup_of(103), "/people/1000");
+}

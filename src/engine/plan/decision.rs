@@ -12,7 +12,7 @@ use crate::engine::kernel::Kernel;
 use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::PendingName;
 use crate::engine::placer::{InheritedOrigins, PlacedProcess, Placement, Placer};
-use crate::event::{Cause, Pid, Uid};
+use crate::event::{Cause, Pid};
 use crate::kernel::process::ProcessHandle;
 use crate::placement::conditions::Conditions;
 use crate::placement::{Choice, Missing, decide};
@@ -98,11 +98,10 @@ impl<K: Kernel> Engine<K> {
         run: &mut PlanRun,
         pid: Pid,
         handle: &ProcessHandle,
-        Known { exe, .. }: Known<'_>,
+        Known { exe, is_of_root, .. }: Known<'_>,
     ) -> Option<Need> {
         let tested = run.policy.ancestors.as_ref()?;
-        let is_of_root = self.kernel.status(pid)?.real == Uid(0);
-        let own = match TestedProgram::of(tested, is_of_root, exe) {
+        let own = match TestedProgram::of(tested, is_of_root?, exe) {
             Ok(TestedProgram::Known(own)) => own,
             // What it ran before still counts.
             Ok(TestedProgram::Unknown) => return None,
@@ -157,7 +156,7 @@ impl Rules<'_> {
         kernel: &mut impl Kernel,
         side: Side,
         (evaluation, handle): (EvaluationRequest, &ProcessHandle),
-        Known { exe, arguments, containment }: Known<'_>,
+        Known { exe, arguments, containment, .. }: Known<'_>,
     ) -> Result<Option<RuleId>, Need> {
         let &ProcessHandle { uid, gid, .. } = handle;
         let policy = &*self.policy;

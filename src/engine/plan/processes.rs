@@ -98,11 +98,15 @@ impl<K: Kernel> Engine<K> {
         let mut exe = seen.unwrap_or(exe);
         let own = program.as_ref().map_or(Arguments::Unread, |(_, own)| own.arguments.clone());
         let mut arguments = if item.is_final { Arguments::Unavailable } else { own };
+        let is_of_root = match (run.pass, &run.policy.ancestors) {
+            (Pass::Ancestors, Some(_)) => self.is_of_root(pid),
+            (Pass::Decisions, _) | (Pass::Ancestors, None) => None,
+        };
         loop {
             if item.is_final && matches!(exe, KnownExe::Read(_)) {
                 exe = exe.as_final();
             }
-            let known = Known { exe, arguments: &arguments, containment };
+            let known = Known { exe, arguments: &arguments, containment, is_of_root };
             let need = match run.pass {
                 Pass::Ancestors => self.note_planned_ancestor(run, pid, &handle, known),
                 Pass::Decisions => self.decide_both(run, pid, &handle, known),
