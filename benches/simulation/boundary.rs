@@ -481,7 +481,11 @@ impl Kernel for SimKernel {
         let path = open.path.clone();
         for leaf in open.leaves.clone() {
             let tree = &self.hierarchies[leaf.0];
-            if !tree.holds(&path, now) || tree.holds(&path, home) {
+            if !tree.holds(&path, now) {
+                continue;
+            }
+            if tree.holds(&path, home) {
+                self.machine.borrow_mut().note_home(pid.get(), leaf.0);
                 continue;
             }
             let Some(place) = tree.place(home) else { continue };

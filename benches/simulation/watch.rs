@@ -174,17 +174,21 @@ impl Machine {
     /// The daemon moves a process back that it moved by mistake.
     pub(crate) fn move_home(&mut self, pid: u32, hierarchy: usize, group: usize) {
         self.journal.note(self.clock, || format!("    daemon moves {pid} back"));
+        let Some(process) = self.find_mut(pid).filter(|one| !one.is_zombie) else { return };
+        process.groups[hierarchy] = group;
+        self.note_home(pid, hierarchy);
+    }
+
+    /// The daemon leaves a process there that it moved by mistake.
+    pub(crate) fn note_home(&mut self, pid: u32, hierarchy: usize) {
+        let Some(group) = self.find(pid).map(|one| one.groups[hierarchy]) else { return };
         // Where its parent or creator is, although that may have been moved since.
         let is_birth = self.find(pid).is_some_and(|one| {
             let origins = [self.find(one.parent), self.by_identity(one.creators[0])];
             origins.into_iter().flatten().any(|origin| origin.groups[hierarchy] == group)
         });
-        let Some(process) = self.find_mut(pid) else { return };
-        if process.is_zombie {
-            return;
-        }
-        process.groups[hierarchy] = group;
-        if let Some(before) = process.mistaken.as_mut().filter(|_| is_birth) {
+        let mistaken = self.find_mut(pid).and_then(|one| one.mistaken.as_mut());
+        if let Some(before) = mistaken.filter(|_| is_birth) {
             before[hierarchy] = group;
         }
     }
