@@ -197,11 +197,10 @@ impl<K: Kernel> Engine<K> {
         }
         let identity = self.kernel.identity_of(evaluation.pid, handle)?;
         // Another process may have got the PID, and inherited by a fork that was just read.
-        let EvaluationRequest { pid, since, .. } = evaluation;
-        // An earlier exec may still wait for its examination.
-        let first = self.executables.changed_since(pid).map_or(since, |first| first.min(since));
+        let pid = evaluation.pid;
         let is_event = evaluation.may_change_program();
         let seen = self.kernel.now();
+        let first = self.first_change(evaluation);
         let changes = ChangeTimes { first, since: evaluation.program_since() };
         if self.kernel.identity(pid) != Some(identity) {
             if is_event && self.ancestry.withdraw_departed(pid, changes) {

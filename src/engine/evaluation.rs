@@ -10,7 +10,7 @@ use super::rechecks::attempts_before;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
-use crate::event::{Cause, Pid, Uid};
+use crate::event::{Cause, Nanos, Pid, Uid};
 use crate::kernel::container::Containment;
 use crate::kernel::errno::can_pass;
 use crate::kernel::process::ProcessHandle;
@@ -98,6 +98,16 @@ impl<K: Kernel> Engine<K> {
         {
             earlier.executed = earlier.executed.max(executed);
         }
+    }
+
+    /// Returns the time of the first change of a process that is not evaluated: that of this evaluation, or of an earlier
+    /// one that waits for an examination, or did until a reload.
+    pub(super) fn first_change(&self, evaluation: EvaluationRequest) -> Nanos {
+        let EvaluationRequest { pid, since, .. } = evaluation;
+        let waiting = self.answered.iter().map(|job| &job.evaluation);
+        let waiting = waiting.filter(|other| other.pid == pid && other.may_change_program());
+        let earlier = waiting.map(|other| other.since).chain(self.executables.changed_since(pid));
+        earlier.fold(since, Nanos::min)
     }
 
     /// Finishes the evaluation of a process that has exited.
