@@ -12,7 +12,7 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::inheritance::{Birth, Entry, Inheritance, Limits, QUEUED_NS, children, is_child};
 use crate::engine::kernel::Kernel;
@@ -303,10 +303,17 @@ impl AncestryTable {
     ) -> bool {
         let mut is_any = false;
         let mut keepers = HashSet::<Pid, FixedState>::default();
-        for Fork { child, parent, at } in self.births.below(from, within) {
+        let born = self.births.below(from, within);
+        let last: HashMap<Pid, Nanos, FixedState> =
+            born.iter().map(|fork| (fork.child, fork.at)).collect();
+        for Fork { child, parent, at } in born {
             keepers.remove(&child);
             // It may have exited since, unlike its children.
             let Some(entry) = self.marks.entry(child).cloned() else { continue };
+            if entry.since != at && last.get(&child) != Some(&at) {
+                // The entry is of a descendant with the PID.
+                continue;
+            }
             if entry.since != at || keepers.contains(&parent) {
                 keepers.insert(child);
                 continue;

@@ -175,3 +175,19 @@ fn a_child_of_an_earlier_process_with_the_pid_of_a_listed_child_is_not_below_it(
     assert_eq!([51, 52].map(|raw| line.is_below(raw)), [true, false]);
     assert!(line.table.take_withdrawn());
 }
+
+/// The children of a process that executed another program are a process that exited, and an orphan that created a process
+/// with its PID.
+#[test]
+fn an_orphan_whose_child_has_the_pid_of_its_creator_is_not_below_the_program_of_before() {
+    let mut line = Lineage::new();
+    line.runs(50, 10, true, true);
+    line.born(30, 50, 51);
+    line.born(40, 51, 52);
+    line.world.end(51);
+    line.world.child(52, 51);
+    let _birth = line.hear(50, 52, 51);
+    assert_eq!([52, 51].map(|raw| line.is_below(raw)), [true; 2]);
+    line.runs(50, 20, true, false);
+    assert_eq!([52, 51].map(|raw| line.is_below(raw)), [false; 2]);
+}
