@@ -208,6 +208,10 @@ impl Machine {
     fn tell(&mut self, process: u32, what: EventKind, is_slow: bool, cpu: u16) {
         let at = self.stamp(process, cpu);
         let event = event(at, what);
+        let tells_program = matches!(what, EventKind::Exec(_) | EventKind::Uid(_));
+        if let Some(own) = self.find_mut(process).filter(|_| tells_program) {
+            own.unread_change = Some(at);
+        }
         if is_slow {
             self.flights.push(Flight::Event { process, event });
             if let Some(process) = self.find_mut(process) {

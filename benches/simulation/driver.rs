@@ -98,6 +98,7 @@ impl Machine {
             process.excuses = super::process::Excuses::default();
             process.placed_at = 0;
             process.mistaken = None;
+            process.unread_change = None;
         }
         // The kernel goes on while no daemon runs.
         for _ in 0..5 {

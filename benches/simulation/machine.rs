@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use cgruled::cgroup::mounts::{Hierarchies, Hierarchy, Version};
 use cgruled::control::request::{PinClient, PinRequest};
-use cgruled::event::{Event, EventKind, Nanos};
+use cgruled::event::{Event, EventKind, Nanos, Task};
 use cgruled::kernel::moves::TracedMove;
 use cgruled::policy::Policy;
 use cgruled::rules::names::UserIdentity;
@@ -262,6 +262,7 @@ impl Machine {
             pins_children: false,
             excuses: Default::default(),
             has_changed: true,
+            unread_change: None,
             placed_at: 0,
             mistaken: None,
             creators: [0; 4],
@@ -351,7 +352,7 @@ impl Machine {
     /// Queues an event, or drops it.
     pub(crate) fn send(&mut self, event: Event) {
         if !self.is_running {
-            return;
+            return self.will_not_be_read(event);
         }
         let is_fork = matches!(event.what, EventKind::Fork { .. });
         let socket = if is_fork { &mut self.fork_socket } else { &mut self.event_socket };
@@ -364,12 +365,25 @@ impl Machine {
                 self.counts.hit(Situation::OverrunDuringScan);
             }
             self.note_lost_change(event.what);
-            return;
+            return self.will_not_be_read(event);
         }
         if socket.queue.back().is_some_and(|last| last.at > event.at) {
             self.counts.hit(Situation::StampsOutOfOrder);
         }
         socket.queue.push_back(event);
+    }
+
+    fn will_not_be_read(&mut self, event: Event) {
+        if let EventKind::Exec(pid) | EventKind::Uid(Task { process: pid, .. }) = event.what {
+            self.note_read(pid.get(), event.at.0);
+        }
+    }
+
+    /// No change of this process until then is unread.
+    pub(crate) fn note_read(&mut self, process: u32, until: u64) {
+        if let Some(own) = self.find_mut(process) {
+            own.unread_change = own.unread_change.filter(|&at| at > until);
+        }
     }
 
     /// Creates a policy from the present files.

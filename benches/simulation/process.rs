@@ -90,8 +90,10 @@ pub(crate) struct Process {
     pub(crate) excuses: Excuses,
     /// Time of its last move by the daemon.
     pub(crate) placed_at: u64,
-    /// Changed since the daemon opened it last.
+    /// Changed since the daemon opened it last, or was opened before the event of that was read.
     pub(crate) has_changed: bool,
+    /// Time stamp of its last change, while the event of that is unread.
+    pub(crate) unread_change: Option<u64>,
     /// Moved by the daemon by mistake: its cgroups before that.
     pub(crate) mistaken: Option<[usize; 2]>,
     /// Who created it, the creator of that, and so on.

@@ -16,7 +16,7 @@ impl Machine {
     pub(crate) fn note_opened(&mut self, pid: u32) {
         let is_report = self.config.reports_only;
         let Some(process) = self.find_mut(pid) else { return };
-        process.has_changed = false;
+        process.has_changed &= process.unread_change.is_some();
         process.has_unknown_program = false;
         if process.is_fork_unread && process.excuses.may_count_move {
             process.excuses.count_earlier_move(is_report);
@@ -206,11 +206,13 @@ impl Machine {
                 }
                 EventKind::Exec(pid) => {
                     self.tally.events += 1;
+                    self.note_read(pid.get(), event.at.0);
                     self.journal.note(self.clock, || format!("    daemon reads the exec of {pid}"));
                 }
                 EventKind::Uid(task) | EventKind::Gid(task) => {
                     self.tally.events += 1;
                     let pid = task.process;
+                    self.note_read(pid.get(), event.at.0);
                     self.journal
                         .note(self.clock, || format!("    daemon reads the set*id of {pid}"));
                 }

@@ -143,10 +143,9 @@ impl ContainerTest {
     fn accepts_path(&self, container: &Container) -> bool {
         let name = container.name.as_deref();
         let id = container.id.as_ref();
-        let has_none = name.is_none() && id.is_none();
         name.is_some_and(|name| self.name.accepts(name))
             || id.is_some_and(|id| self.accepts_id(id))
-            || has_none && self.is_for_all()
+            || self.is_for_all()
     }
 
     fn accepts_id(&self, id: &ContainerId) -> bool {
