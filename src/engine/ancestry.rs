@@ -255,12 +255,18 @@ impl AncestryTable {
         is_any
     }
 
-    /// The process was found to have exited, after changes that were not evaluated. Returns whether descendants are
-    /// concerned.
-    pub(super) fn gone(&mut self, pid: Pid, changes: ChangeTimes, now: Nanos) -> bool {
+    /// The process, with this identity if that is known, was found to have exited after changes that were not evaluated.
+    /// Returns whether descendants are concerned.
+    pub(super) fn gone(
+        &mut self,
+        (pid, identity): (Pid, Option<u64>),
+        changes: ChangeTimes,
+        now: Nanos,
+    ) -> bool {
         let is_any = self.withdraw_departed(pid, changes);
-        let mark = self.marks.entry(pid).map(|entry| &entry.mark);
-        let lost = mark.and_then(|mark| DepartedProgram::of(pid, mark, NO_END, now));
+        let entry = self.marks.entry(pid);
+        let entry = entry.filter(|entry| identity.is_none_or(|own| own == entry.started));
+        let lost = entry.and_then(|entry| DepartedProgram::of(pid, &entry.mark, NO_END, now));
         lost.is_some_and(|lost| self.end(Creator::Present(pid), lost, changes)) || is_any
     }
 

@@ -2,7 +2,7 @@
 //! read an executable itself; reads are requests to the caller.
 
 use super::Engine;
-use super::ancestry::ChangeTimes;
+use super::ancestry::{AncestryTable, ChangeTimes};
 use super::classification::EvaluationResult;
 use super::job::{Evaluation, Queue};
 use super::known::{Known, NeededRead};
@@ -112,14 +112,20 @@ impl<K: Kernel> Engine<K> {
 
     /// Finishes the evaluation of a process that has exited.
     fn is_gone(&mut self, job: &Evaluation) {
+        self.note_departure(job);
+        self.finish(job, None, Placement::Gone);
+    }
+
+    /// Records that a process has exited after changes: it may have run another program, or had another user, when it
+    /// created its last children.
+    pub(super) fn note_departure(&mut self, job: &Evaluation) {
         let EvaluationRequest { pid, since: first, .. } = job.evaluation;
         let changes = ChangeTimes { first, since: job.evaluation.program_since() };
-        // It may have run another program, or had another user, when it created its last children.
         let now = self.kernel.now();
-        if job.evaluation.may_change_program() && self.ancestry.gone(pid, changes, now) {
+        let gone = |ancestry: &mut AncestryTable| ancestry.gone((pid, job.identity), changes, now);
+        if job.evaluation.may_change_program() && gone(&mut self.ancestry) {
             self.rescan.want(Urgency::Limited);
         }
-        self.finish(job, None, Placement::Gone);
     }
 
     /// The process of a thread that was moved alone, with the cgroup of that thread. `None` when

@@ -62,11 +62,12 @@ pub(super) struct Executables {
 }
 
 impl Executables {
-    /// Drops and returns all pending evaluations: a scan follows.
-    pub(super) fn forget(&mut self) -> impl Iterator<Item = EvaluationRequest> + use<> {
+    /// Drops all pending examinations, and returns the evaluations without them: a scan follows.
+    pub(super) fn forget(&mut self) -> impl Iterator<Item = Evaluation> + use<> {
         self.results.clear();
         self.deadlines.clear();
-        std::mem::take(&mut self.pending).into_values().map(|pending| pending.evaluation)
+        let pending = std::mem::take(&mut self.pending).into_values();
+        pending.map(|pending| Evaluation::of_process(pending.evaluation, pending.identity))
     }
 
     /// Returns since when an evaluation of the process waits.
@@ -276,27 +277,30 @@ impl<K: Kernel> Engine<K> {
         }
         // The exec may have been decided without its executable, which is needed now.
         if pending.is_outdated || has_changed {
-            return Evaluation { is_late, ..Evaluation::new(evaluation) };
+            return Evaluation { is_late, ..Evaluation::of_process(evaluation, identity) };
         }
         let job = Evaluation::examined(evaluation, identity, program, purpose);
         Evaluation { is_late, was_of_root: pending.was_of_root, ..job }
     }
 
-    /// Returns the evaluation without what was examined, if another process has the PID by now: that has an executable
-    /// of its own, and perhaps no event.
+    /// Returns the evaluation, or one without what was examined if another process has the PID by now: that has an
+    /// executable of its own, and perhaps no event. The changes were those of the earlier one.
     pub(super) fn of_present_process(
         &mut self,
         job: Evaluation,
         handle: &ProcessHandle,
     ) -> Evaluation {
-        let Evaluation { evaluation, is_late, .. } = job;
-        if !job.is_examined() || self.kernel.identity_of(evaluation.pid, handle) == job.identity {
+        let is_unknown = job.identity.is_none() && !job.is_examined();
+        if is_unknown || self.kernel.identity_of(job.evaluation.pid, handle) == job.identity {
             return job;
         }
+        self.note_departure(&job);
+        let Evaluation { evaluation: EvaluationRequest { pid, .. }, is_late, .. } = job;
         if is_late {
             self.scan_for_children();
         }
-        Evaluation { is_late, ..Evaluation::new(evaluation) }
+        let now = self.kernel.now();
+        Evaluation { is_late, ..Evaluation::new(EvaluationRequest::at_once(pid, Cause::SCAN, now)) }
     }
 
     /// Handles the end of a blocked read: evaluates the process again.

@@ -20,7 +20,7 @@ pub(super) struct Evaluation {
     pub(super) evaluation: EvaluationRequest,
     /// Result of an examination, if one was made.
     pub(super) program: Option<Program>,
-    /// Identity of the process that was examined.
+    /// Identity of the process that changed, if it waited for an examination.
     pub(super) identity: Option<u64>,
     /// Decide by what is known, without further reads.
     pub(super) is_final: bool,
@@ -54,6 +54,11 @@ impl Evaluation {
             is_careful: false,
             was_of_root: None,
         }
+    }
+
+    /// Of a process with this identity.
+    pub(super) fn of_process(evaluation: EvaluationRequest, identity: Option<u64>) -> Self {
+        Self { identity, ..Self::new(evaluation) }
     }
 
     pub(super) fn of_batch(evaluation: EvaluationRequest) -> Self {

@@ -349,3 +349,29 @@ fn a_program_that_was_examined_before_its_process_became_root_is_no_ancestor() {
     world.run_for(2 * SECOND);
     assert_eq!(world.cgroup_of(103), "/people/1000");
 }
+
+/// The fork of the process that has its PID by now is read later.
+#[test]
+fn a_change_that_waits_for_an_examination_is_none_of_a_later_process_with_the_pid() {
+    let below = "[[rule]]\nuser = \"1000\"\nbelow = \"sshd\"\ncgroup = \"remote\"\n";
+    let mut world = World::new(&format!("{below}{PEOPLE}"));
+    world.engine.kernel.examinations = Some(Vec::new());
+    for (pid, comm) in [(101, "blocks"), (102, "sh")] {
+        world.child(SHELL, pid);
+        world.engine.kernel.exec(pid, comm);
+        world.run_for(SECOND / 100);
+    }
+    let number = world.examinations_of(102).pop().unwrap();
+    world.child(102, 103);
+    world.engine.kernel.set_uid(103, 1000);
+    world.run_for(SECOND / 100);
+    let earlier = world.engine.kernel.processes.remove(&102).unwrap();
+    let later = FakeProcess { comm: "sshd", started: 1 << 40, children: Vec::new(), ..earlier };
+    world.engine.kernel.start(102, later);
+    for (number, name) in [(Some(number), "sh"), (None, "sshd")] {
+        let number = number.or_else(|| world.examinations_of(102).pop()).unwrap();
+        world.examined(102, number, program(name));
+        world.run_for(SECOND / 100);
+    }
+    assert_eq!(world.cgroup_of(103), "/people/1000");
+}

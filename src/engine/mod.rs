@@ -251,11 +251,12 @@ impl<K: Kernel> Engine<K> {
         // The scan also evaluates the processes that waited.
         self.waiting.clear();
         let examined = self.executables.forget();
-        let answered = std::mem::take(&mut self.answered).into_iter().map(|job| job.evaluation);
+        let answered = std::mem::take(&mut self.answered).into_iter();
+        let answered = answered.map(|job| Evaluation::of_process(job.evaluation, job.identity));
         if self.ancestry.is_active() {
             // It does not know when they began to run their program: children of before would stay below the last one.
-            let changed = examined.chain(answered).filter(EvaluationRequest::may_change_program);
-            self.answered.extend(changed.map(Evaluation::new));
+            let all = examined.chain(answered);
+            self.answered.extend(all.filter(|job| job.evaluation.may_change_program()));
         }
         self.intake.forks.drop_pending();
         self.rescan.want(Urgency::Now);

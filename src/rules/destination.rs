@@ -258,7 +258,7 @@ fn trim(text: &str) -> Result<Range<usize>, DestinationError> {
         return Ok(0..0);
     }
     let start = usize::from(text.starts_with('/'));
-    let end = text.len() - usize::from(text.len() > start && text.ends_with('/'));
+    let end = text.len() - usize::from(text.ends_with('/'));
     if start >= end {
         let help = "`/` is the base of the hierarchy".to_owned();
         return Err(error(0..text.len(), "the path is empty").with_help(help));
