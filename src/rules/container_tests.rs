@@ -1,6 +1,10 @@
 //! Tests which containers the tests of rules accept, and which names they need.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use super::*;
+use crate::config::rules_toml;
 use crate::rules::glob::Glob;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -132,5 +136,25 @@ fn ids_have_64_digits_in_lower_case() {
     assert_eq!(ContainerId::parse(ID.as_bytes()).unwrap().shown(), "0123456789ab");
     for text in ["", "0123456789ab", &ID.to_uppercase(), &format!("{ID}0"), &ID.replace('0', "g")] {
         assert_eq!(ContainerId::parse(text.as_bytes()), None, "{text}");
+    }
+}
+
+#[test]
+fn the_name_of_the_owner_is_needed_for_patterns_of_users() {
+    for (keys, expected) in [
+        ("container = \"podman@ali*:*\"", true),
+        ("container = [\"lxc:*\", \"podman@b*:web\"]", true),
+        ("container = \"podman@*:web\"", false),
+        ("container = \"podman@7:*\"", false),
+        ("container = true", false),
+        ("user = \"5\"\nnot = { container = \"podman@ali*:*\" }", true),
+        ("user = \"5\"\ncontainers = [\"podman@ali*:*\"]", true),
+        ("user = \"5\"\ncontainers = true", false),
+        ("user = \"ali*\"", false),
+    ] {
+        let text = format!("version = 1\n[[rule]]\n{keys}\ncgroup = \"a\"\n");
+        let parsed = rules_toml::parse(&Arc::from(Path::new("/a.toml")), &text);
+        let found = parsed.rules.first().map(|one| one.rule.needs_container_owner());
+        assert_eq!(found, Some(expected), "{keys}: {:?}", parsed.diagnostics);
     }
 }

@@ -232,12 +232,16 @@ impl ExeIndex {
                 filed.add(test, ListedRule { residue, ..*entry });
             }
         }
+        Self::of_keys(filed)
+    }
+
+    fn of_keys(keys: ExeKeys) -> Self {
         Self {
-            paths: Exact::build(filed.paths),
-            bases: Exact::build(filed.bases),
-            path_prefixes: Trie::build(filed.path_prefixes),
-            base_prefixes: Trie::build(filed.base_prefixes),
-            base_suffixes: Trie::build(filed.base_suffixes),
+            paths: Exact::build(keys.paths),
+            bases: Exact::build(keys.bases),
+            path_prefixes: Trie::build(keys.path_prefixes),
+            base_prefixes: Trie::build(keys.base_prefixes),
+            base_suffixes: Trie::build(keys.base_suffixes),
         }
     }
 
@@ -331,5 +335,94 @@ impl Exact {
         self.table.allocation_size()
             + self.keys.capacity()
             + self.entries.capacity() * size_of::<ListedRule>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::RuleId;
+
+    /// Returns the kind of index, its key, and whether the key alone decides.
+    fn slot(test: &ExeTest) -> (&'static str, String, bool) {
+        let (kind, key, decides) = match ExeSlot::of(test) {
+            ExeSlot::Path(key) => ("path", key, true),
+            ExeSlot::Base(key, decides) => ("base", key, decides),
+            ExeSlot::PathPrefix(key, decides) => ("path prefix", key, decides),
+            ExeSlot::BasePrefix(key, decides) => ("base prefix", key, decides),
+            ExeSlot::BaseSuffix(key, decides) => ("base suffix", key, decides),
+        };
+        (kind, String::from_utf8(key).unwrap(), decides)
+    }
+
+    fn glob(text: &str) -> Glob {
+        Glob::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_is_found_by_its_most_selective_text() {
+        for (pattern, kind, key, decides) in [
+            ("/usr/bin/x", "path", "/usr/bin/x", true),
+            ("/opt/*/bin/app", "base", "app", false),
+            ("/opt/**/app", "base", "app", false),
+            ("/opt/*/*.jar", "base suffix", "raj.", false),
+            ("/opt/*/py*", "base prefix", "py", false),
+            ("/usr/bin/py*", "path prefix", "/usr/bin/py", false),
+            ("/opt/*", "path prefix", "/opt/", false),
+            ("/opt/**", "path prefix", "/opt/", true),
+            ("/opt/a**/b*c?", "base prefix", "b", false),
+            ("/opt/a*/b**", "path prefix", "/opt/a", false),
+        ] {
+            let found = slot(&ExeTest::PathGlob(glob(pattern)));
+            assert_eq!(found, (kind, key.to_owned(), decides), "{pattern}");
+        }
+        for (pattern, kind, key, decides) in [
+            ("x", "base", "x", true),
+            ("php*", "base prefix", "php", true),
+            ("php*x", "base prefix", "php", false),
+            ("*foo", "base suffix", "oof", false),
+            ("*foo*", "base prefix", "", false),
+            ("*", "base prefix", "", true),
+        ] {
+            let found = slot(&ExeTest::BaseGlob(glob(pattern)));
+            assert_eq!(found, (kind, key.to_owned(), decides), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_hashes_of_a_list_exclude_other_programs() {
+        let entry = ListedRule { id: RuleId(0), residue: ResidualTests::NOTHING };
+        let tests = [
+            (ExeTest::Path(b"/bin/x".to_vec()), [true, false, false]),
+            (ExeTest::Base(b"x".to_vec()), [true, true, false]),
+            (ExeTest::BaseGlob(glob("y*")), [true; 3]),
+        ];
+        for (test, expected) in tests {
+            let own = SmallIndex::new(entry, &test);
+            let may = ["/bin/x", "/usr/bin/x", "/bin/y"]
+                .map(|path| own.may_mean(&HashedPath::new(path.as_bytes())));
+            assert_eq!(may, expected, "{test:?}");
+        }
+    }
+
+    #[test]
+    fn each_part_of_the_index_is_counted() {
+        let kinds: [fn(u32) -> ExeTest; 5] = [
+            |n| ExeTest::Path(format!("/opt/{n}/x").into_bytes()),
+            |n| ExeTest::Base(format!("x{n}").into_bytes()),
+            |n| ExeTest::PathGlob(glob(&format!("/opt/{n}/**"))),
+            |n| ExeTest::BaseGlob(glob(&format!("{n}-*"))),
+            |n| ExeTest::BaseGlob(glob(&format!("*-{n}"))),
+        ];
+        for kind in kinds {
+            let mut keys = ExeKeys::default();
+            for n in 0..100 {
+                keys.add(&kind(n), ListedRule { id: RuleId(n), residue: ResidualTests::NOTHING });
+            }
+            let index = ExeIndex::of_keys(keys);
+            // Keys of one byte at least that differ, and an entry for each.
+            let least = 100 * (1 + size_of::<ListedRule>());
+            assert!(index.heap() >= least, "{:?}: {}", kind(0), index.heap());
+        }
     }
 }

@@ -104,4 +104,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn each_level_is_counted() {
+        let ranges: Vec<_> = (0..1000).map(|n| (Gid(3 * n), Gid(3 * n + 1), RuleId(n))).collect();
+        let all = GidIntervals::build(&ranges);
+        // A start and an end for each range, and the starts of the level before.
+        let least = 2000 * (size_of::<Gid>() + size_of::<Option<RuleId>>());
+        assert!(all.heap() > least, "{}", all.heap());
+        assert!(GidIntervals::build(&[]).heap() < 64);
+    }
 }
