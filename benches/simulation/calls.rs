@@ -267,6 +267,7 @@ impl Machine {
             (own.uid, own.gid, own.has_leader_exited) = (uid, gid, false);
         }
         own.threads.clear();
+        own.acted.clear();
         self.thread_ids.retain(|&(_, of)| of != process);
         if by_thread.is_some() {
             self.counts.hit(Situation::ExecOfThread);
@@ -410,6 +411,9 @@ impl Machine {
         }
         let index = index % own.threads.len();
         let thread = own.threads.remove(index);
+        if own.has_leader_exited {
+            own.acted.push((thread.uid, thread.gid));
+        }
         let is_last = own.has_leader_exited && own.threads.is_empty();
         self.thread_ids.retain(|&(id, _)| id != thread.id);
         self.events += 1;

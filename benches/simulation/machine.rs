@@ -246,6 +246,7 @@ impl Machine {
             real: uid,
             program,
             threads: Vec::new(),
+            acted: Vec::new(),
             has_leader_exited: false,
             is_zombie: false,
             is_kernel_thread: false,

@@ -42,6 +42,7 @@ impl Machine {
         let mut candidates = vec![ids];
         if process.has_leader_exited {
             candidates.extend(process.threads.iter().map(|one| (one.uid, one.gid)));
+            candidates.extend(&process.acted);
         }
         let mut wanted = Vec::new();
         let mut cases = Vec::new();

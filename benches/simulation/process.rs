@@ -66,6 +66,8 @@ pub(crate) struct Process {
     pub(crate) program: usize,
     pub(crate) threads: Vec<Thread>,
     pub(crate) has_leader_exited: bool,
+    /// Credentials of threads that exited after the leader, which no event tells.
+    pub(crate) acted: Vec<(u32, u32)>,
     pub(crate) is_zombie: bool,
     pub(crate) is_kernel_thread: bool,
     /// In a system call that has not ended: it can do nothing else.
