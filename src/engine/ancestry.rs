@@ -8,7 +8,7 @@ mod mark;
 mod running;
 mod tested;
 
-use std::ops::RangeBounds;
+use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -22,7 +22,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
 use births::{Births, Creator};
 use departed::{DepartedProgram, DepartedPrograms, NO_END};
-use mark::{AncestryMark, Found, merged};
+use mark::{AncestryMark, Found, FoundBy, merged};
 pub(super) use running::{ChangeTimes, RunningProcess};
 pub(super) use tested::TestedProgram;
 
@@ -42,7 +42,20 @@ pub(super) struct AncestryTable {
     lost: Nanos,
     /// Programs were taken from processes that may have been evaluated with them.
     has_withdrawn: bool,
+    /// Found since the last [`Self::identify`].
+    doubtful: Vec<EarlierChildren>,
     metrics: Arc<Metrics>,
+}
+
+/// Children that are not those of the process with these programs if it began after their births.
+#[derive(Clone, Debug)]
+struct EarlierChildren {
+    pid: Pid,
+    /// That of the process with the programs.
+    identity: u64,
+    programs: Vec<Ancestor>,
+    /// Time of their births.
+    within: Range<Nanos>,
 }
 
 impl AncestryTable {
@@ -54,6 +67,7 @@ impl AncestryTable {
             departed: DepartedPrograms::default(),
             lost: Nanos(0),
             has_withdrawn: false,
+            doubtful: Vec::new(),
             metrics,
         }
     }
@@ -117,23 +131,48 @@ impl AncestryTable {
     /// process, and take nothing from it.
     fn begin(&mut self, fork: Fork) {
         let Some(entry) = self.marks.entry(fork.child) else { return };
-        let Some(parent) = entry.mark.listed_by else { return };
-        let earlier = self.births.last_of(fork.child);
-        let is_born = |birth: Fork| birth.parent == parent && birth.at == entry.from;
-        let is_later = earlier.is_some_and(is_born) || fork.at > entry.since.plus(QUEUED_NS);
-        if fork.at > entry.since && is_later {
+        let found_by = entry.mark.found_by;
+        let Some(programs) = entry.mark.for_children.clone() else { return };
+        if found_by == FoundBy::Fork {
             return;
         }
-        let Some(programs) = entry.mark.for_children.clone() else { return };
-        let begun = earlier.map_or(Nanos(0), |birth| birth.at);
+        let earlier = self.births.last_of(fork.child);
         let creator = earlier.and_then(|birth| self.marks.entry(birth.parent));
         let of_earlier = creator.and_then(|entry| entry.mark.for_children.clone());
-        let of_earlier = of_earlier.unwrap_or_default();
-        for program in programs.iter().filter(|one| !of_earlier.contains(one)) {
-            let from = Creator::Earlier(fork.child);
-            self.has_withdrawn |= self.withdraw(from, program, begun..fork.at);
+        let is_of_earlier =
+            |one: &Ancestor| of_earlier.as_deref().is_some_and(|all| all.contains(one));
+        let programs = programs.iter().filter(|one| !is_of_earlier(one)).cloned().collect();
+        let begun = earlier.map_or(Nanos(0), |birth| birth.at);
+        let (pid, within) = (fork.child, begun..fork.at);
+        let untaken = EarlierChildren { pid, identity: entry.started, programs, within };
+        let is_unread = |parent: Pid| {
+            let is_born = |birth: Fork| birth.parent == parent && birth.at == entry.from;
+            !earlier.is_some_and(is_born) && fork.at <= entry.since.plus(QUEUED_NS)
+        };
+        if fork.at <= entry.since || matches!(found_by, FoundBy::List(by) if is_unread(by)) {
+            self.withdraw_earlier(&untaken);
+            self.marks.begin(fork.child, fork.at);
+        } else {
+            // A process is listed before its fork has a time stamp, so this may be its own as well as that of a later one.
+            self.doubtful.push(untaken);
         }
-        self.marks.begin(fork.child, fork.at);
+    }
+
+    /// After forks were read: takes programs from children of earlier processes. A later one would have the PID by now.
+    pub(super) fn identify(&mut self, kernel: &mut impl Kernel) {
+        for doubtful in std::mem::take(&mut self.doubtful) {
+            if kernel.identity(doubtful.pid) == Some(doubtful.identity) {
+                self.withdraw_earlier(&doubtful);
+            }
+        }
+    }
+
+    /// Takes the programs from these children.
+    fn withdraw_earlier(&mut self, children: &EarlierChildren) {
+        let EarlierChildren { pid, programs, within, .. } = children;
+        for program in programs {
+            self.has_withdrawn |= self.withdraw(Creator::Earlier(*pid), program, within.clone());
+        }
     }
 
     /// Checks whether a fork that was read since the last call took a program from a process.
@@ -184,7 +223,7 @@ impl AncestryTable {
             let early = before.filter(|entry| is_event && entry.mark.was_early(since));
             return has_changed | early.is_some_and(|early| self.correct(process, early, kernel));
         }
-        let (born, inherited, listed_by) = match before {
+        let (born, inherited, found_by) = match before {
             Some(entry) => {
                 match DepartedProgram::of(pid, &entry.mark, NO_END, seen) {
                     Some(lost) if is_event => {
@@ -194,13 +233,13 @@ impl AncestryTable {
                     Some(lost) => self.departed.add(lost),
                     None => {}
                 }
-                (entry.since, entry.mark.inherited, entry.mark.listed_by)
+                (entry.since, entry.mark.inherited, entry.mark.found_by)
             }
-            None => (seen, None, None),
+            None => (seen, None, FoundBy::Evaluation),
         };
         let found = Found { since: if is_event { since } else { Nanos(0) }, at: kernel.now() };
         let is_new = own.is_some();
-        let mark = AncestryMark { found, listed_by, ..AncestryMark::new(inherited, own) };
+        let mark = AncestryMark { found, found_by, ..AncestryMark::new(inherited, own) };
         let Some(programs) = mark.for_children.clone() else {
             self.marks.remove(pid);
             return has_changed;

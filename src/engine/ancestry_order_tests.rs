@@ -39,7 +39,9 @@ impl Lineage {
         let fork = Fork { at: self.at(time), parent: pid(parent), child: pid(child) };
         let clock = &self.world.engine.kernel.clock;
         clock.set(clock.get().max(fork.at.0));
-        self.table.heard(fork)
+        let birth = self.table.heard(fork);
+        self.table.identify(&mut self.world.engine.kernel);
+        birth
     }
 
     /// A process is evaluated for a change at this time, or found by a scan.
@@ -174,6 +176,32 @@ fn a_child_of_an_earlier_process_with_the_pid_of_a_listed_child_is_not_below_it(
     }
     assert_eq!([51, 52].map(|raw| line.is_below(raw)), [true, false]);
     assert!(line.table.take_withdrawn());
+}
+
+/// A change of a process that exited is evaluated for the process that has its PID by then, which runs the program. Then
+/// the fork of that is read.
+fn fork_of_an_evaluated_process(time: u64) {
+    let mut line = Lineage::new();
+    line.born(5, 50, 51);
+    line.born(20, 51, 52);
+    line.world.end(51);
+    line.world.child(50, 51);
+    line.runs(51, 10, true, true);
+    assert!(line.is_below(52), "the fork of the later process is unread");
+    let _birth = line.hear(time, 50, 51);
+    assert!(!line.is_below(52));
+    assert!(line.table.take_withdrawn());
+}
+
+#[test]
+fn a_child_of_an_earlier_process_with_the_pid_of_an_evaluated_process_is_not_below_it() {
+    fork_of_an_evaluated_process(30);
+}
+
+/// The later process is found before its fork has a time stamp.
+#[test]
+fn a_fork_can_have_a_time_stamp_after_the_evaluation_of_its_child() {
+    fork_of_an_evaluated_process(200);
 }
 
 /// The children of a process that executed another program are a process that exited, and an orphan that created a process

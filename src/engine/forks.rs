@@ -88,6 +88,7 @@ impl<K: Kernel> Engine<K> {
                 placer.moves().forked(fork);
             }
         })?;
+        self.ancestry.identify(&mut self.kernel);
         if self.ancestry.take_withdrawn() {
             self.rescan.want(Urgency::Limited);
         }

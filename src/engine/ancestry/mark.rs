@@ -36,8 +36,18 @@ pub(super) struct AncestryMark {
     pub(super) for_children: Option<Arc<[Ancestor]>>,
     /// When `own` was found.
     pub(super) found: Found,
-    /// The parent by which it was found, if its fork was not read before.
-    pub(super) listed_by: Option<Pid>,
+    pub(super) found_by: FoundBy,
+}
+
+/// How it was found that a process has a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundBy {
+    /// Its fork was read.
+    Fork,
+    /// This parent listed it before its fork was read.
+    List(Pid),
+    /// It was evaluated. Its fork may be unread, if the event was that of an earlier process with the PID.
+    Evaluation,
 }
 
 impl AncestryMark {
@@ -48,12 +58,12 @@ impl AncestryMark {
                 Some(merged(inherited.as_deref().unwrap_or_default(), std::slice::from_ref(own)))
             }
         };
-        Self { inherited, own, for_children, found: Found::default(), listed_by: None }
+        Self { inherited, own, for_children, found: Found::default(), found_by: FoundBy::Fork }
     }
 
     /// Returns the mark of a child that is found below this parent.
     pub(super) fn listed(parent: Pid) -> Self {
-        Self { listed_by: Some(parent), ..Self::new(None, None) }
+        Self { found_by: FoundBy::List(parent), ..Self::new(None, None) }
     }
 
     /// Checks whether a change of the process at this time was not read when its program was found.
@@ -63,8 +73,8 @@ impl AncestryMark {
 
     /// Returns the mark of the same process with these programs of ancestors.
     pub(super) fn below(&self, inherited: Option<Arc<[Ancestor]>>) -> Self {
-        let Self { found, listed_by, .. } = *self;
-        Self { found, listed_by, ..Self::new(inherited, self.own.clone()) }
+        let Self { found, found_by, .. } = *self;
+        Self { found, found_by, ..Self::new(inherited, self.own.clone()) }
     }
 
     /// Returns what children have from the process itself, and not from its ancestors.
@@ -89,7 +99,7 @@ impl Inherited for AncestryMark {
             own: None,
             for_children: Some(inherited),
             found: Found::default(),
-            listed_by: None,
+            found_by: FoundBy::Fork,
         })
     }
 }
