@@ -122,6 +122,36 @@ fn what_the_original_does_not_take_is_a_fault() {
     assert_eq!(fault(&mode), "1:33: invalid mode: not an octal number");
 }
 
+/// cgrulesengd 2.0.2 would not start with more.
+#[test]
+fn what_is_beyond_the_limits_of_the_original_is_a_warning_at_its_place() {
+    let settings = |count: usize| {
+        let lines: String = (0..count).map(|number| format!("x{number} = 1;\n")).collect();
+        format!("group a {{ cpu {{\n{lines}}} }}")
+    };
+    let controllers = |count: usize| {
+        let lines: String = (0..count).map(|number| format!("x{number} {{}}\n")).collect();
+        format!("group a {{\n{lines}}}")
+    };
+    let value = |length: usize| format!("group a {{ cpu {{ x = \"{}\"; }} }}", "1".repeat(length));
+    for right in [settings(100), controllers(100), value(4095)] {
+        let parsed = read(&right);
+        assert!(parsed.diagnostics.is_empty() && parsed.refusal.is_none());
+    }
+    let mount = settings(101).replace("group a { cpu {", "mount {").replace("} }", "}");
+    assert!(read(&mount).refusal.is_none(), "these are not limited");
+    for (text, expected) in [
+        (settings(102), "102:1: more than 100 settings for one controller"),
+        (controllers(102), "102:1: more than 100 controllers"),
+        (value(4096), "1:17: value longer than 4095 bytes"),
+    ] {
+        let parsed = read(&text);
+        assert_eq!((parsed.groups.len(), parsed.diagnostics.len()), (1, 1));
+        assert!(!parsed.diagnostics[0].is_error());
+        assert_eq!(fault(&text), expected);
+    }
+}
+
 #[test]
 fn a_mode_that_the_original_takes_is_cut() {
     let perm = |mode: &str| {
@@ -151,6 +181,8 @@ fn a_bad_section_costs_itself_alone() {
         let kept = if wrong.contains('#') { vec!["b", "a"] } else { vec!["b"] };
         assert_eq!((names, parsed.templates.len()), (kept, 1), "{wrong}");
         assert_eq!(parsed.diagnostics.len(), 1, "{wrong}");
+        let parsed = read(&format!("{wrong}mount {{ cpu = /cg/cpu; }}\n"));
+        assert_eq!((parsed.mounts.len(), parsed.diagnostics.len()), (1, 1), "{wrong}");
     }
 }
 
