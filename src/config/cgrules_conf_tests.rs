@@ -97,6 +97,45 @@ fn what_is_not_utf8_is_harmless_in_a_comment() {
 }
 
 #[test]
+fn quotes_enclose_the_whole_key_or_its_program() {
+    for (text, span) in [("\"alice:/opt/a b\" cpu t", 1..6), ("alice:\"/opt/a b\" cpu t", 0..5)] {
+        let parsed = read(text);
+        let [written] = &*parsed.rules else { panic!("{text}: {:?}", parsed.rules) };
+        assert_eq!(written.mentions[0].span, span, "{text}");
+        assert_eq!(written.rule.when.exes, [ExeTest::Path(b"/opt/a b".to_vec())], "{text}");
+    }
+}
+
+/// cgrulesengd 2.0.2 reads the rest of a long line as another one, even in a comment.
+#[test]
+fn a_long_line_is_refused_by_the_original_if_a_part_of_it_is_incomplete() {
+    let comment = |length: usize| format!("#{}", "x".repeat(length - 1));
+    let refusals = |text: &str| read(text).refusals.len();
+    assert_eq!(complaints(&comment(LINE_MAX)), [""; 0]);
+    let message = [format!("2:1: line longer than {LINE_MAX} bytes")];
+    let (rest, rule) = (comment(LINE_MAX + 1), comment(LINE_MAX) + "alice cpu t");
+    for (line, refused) in [(rest, 1), (rule, 0)] {
+        let text = format!("\n{line}\nbob cpu t\n");
+        assert_eq!((complaints(&text), refusals(&text)), (message.to_vec(), refused));
+        assert_eq!(read(&text).rules.len(), 1);
+    }
+}
+
+#[test]
+fn a_limited_number_of_refusals_is_kept() {
+    let parsed = read(&"alice cpu\n".repeat(REFUSALS_KEPT + 5));
+    assert_eq!(parsed.refusals.len(), REFUSALS_KEPT);
+}
+
+#[test]
+fn what_has_no_effect_is_remarked() {
+    let options = "2:12: options of a continuation line are ignored";
+    assert_eq!(complaints("alice cpu t\n% memory u ignore\n"), [options]);
+    let mark = "1:1: byte order mark is read as part of the first name";
+    assert_eq!(complaints("\u{feff}alice cpu t\n\u{feff}bob cpu t\n"), [mark]);
+}
+
+#[test]
 fn a_refusal_behind_an_unknown_user_depends_on_it() {
     let parsed = read("ghost cpu t bogus\n");
     assert_eq!(parsed.refusals[0].unless_unknown.as_ref().unwrap().name, "ghost");

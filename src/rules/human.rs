@@ -68,6 +68,9 @@ mod tests {
     fn users_that_are_not_human_are_left_out() {
         let middle = (65_520, 65_533);
         assert_eq!(human(1000, &[]), [(1000, 61_183), middle, (65_536, LAST)]);
+        let all = HumanUids::new(Uid(1000), []);
+        let contained = [999, 1000, 61_183, 61_184].map(|uid| all.contains(Uid(uid)));
+        assert_eq!(contained, [false, true, true, false]);
         let two = [(165_536, 231_071), (100_000, 165_535)];
         let expected = [(1000, 61_183), middle, (65_536, 99_999), (231_072, LAST)];
         assert_eq!(human(1000, &two), expected);
