@@ -106,6 +106,20 @@ fn quotes_enclose_the_whole_key_or_its_program() {
     }
 }
 
+#[test]
+fn quotes_enclose_the_destination() {
+    let parsed = read("alice cpu \"a b/%u\"\n");
+    assert_eq!(targets(&parsed.rules[0]), [("a b/%u".to_owned(), vec!["cpu".to_owned()], true)]);
+}
+
+#[test]
+fn a_list_of_controllers_has_a_length_of_which_the_original_is_safe() {
+    let list = |length: usize| format!("alice cpu,{} t", "x".repeat(length - 4));
+    assert_eq!(complaints(&list(99)), [""; 0]);
+    let told = "1:7: controller list longer than 99 bytes";
+    assert_eq!(complaints(&list(100)), [told]);
+}
+
 /// cgrulesengd 2.0.2 reads the rest of a long line as another one, even in a comment.
 #[test]
 fn a_long_line_is_refused_by_the_original_if_a_part_of_it_is_incomplete() {

@@ -129,3 +129,52 @@ impl GroupIndex {
             + self.wide.capacity() * size_of::<(Gid, Gid, RuleId)>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rules::container::LeaveContainers;
+    use crate::rules::listed::ResidualTests;
+    use crate::rules::{Action, Criteria, LeaveUnits, Negated, Origin};
+
+    /// Returns the rule of a package with these ranges of groups.
+    fn rule(groups: Vec<GroupTest>) -> Rule {
+        Rule {
+            name: "r".into(),
+            origin: Origin { file: Arc::from(Path::new("/r.toml")), line: 1 },
+            when: Criteria { groups, ..Criteria::default() },
+            not: Negated::default(),
+            exe_anywhere: false,
+            leave_units: LeaveUnits::No,
+            leave_containers: LeaveContainers::No,
+            action: Action::ignore(),
+        }
+    }
+
+    #[test]
+    fn each_part_of_the_index_is_counted() {
+        let empty = GroupsBuilder::default().build(&[]).heap();
+        assert!(empty < 64, "{empty}");
+        // Each group is stored with its rules and again for its members; wide ranges are stored twice as well.
+        let of_group = size_of::<(Gid, Index)>() + size_of::<(Gid, RuleId)>();
+        let of_range = size_of::<(Gid, Gid, RuleId)>() + 2 * size_of::<Gid>();
+        for (width, least) in [(0, of_group), (50, of_range)] {
+            let range = |n: u32| GroupTest::Ids(Gid(100 * n), Gid(100 * n + width));
+            let rules = [rule((0..100).map(range).collect())];
+            let mut builder = GroupsBuilder::default();
+            let entry = ListedRule { id: RuleId(0), residue: ResidualTests::NOTHING };
+            let _is_indexed = builder.add(&rules[0], entry, true);
+            let heap = builder.build(&rules).heap();
+            assert!((100 * least..300 * least).contains(&heap), "{width}: {heap}, {least}");
+        }
+    }
+
+    #[test]
+    fn groups_have_different_hashes() {
+        let all: std::collections::HashSet<u64> = (0..1000).map(|raw| hash(Gid(raw))).collect();
+        assert_eq!(all.len(), 1000);
+    }
+}
