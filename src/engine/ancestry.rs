@@ -42,7 +42,7 @@ pub(super) struct AncestryTable {
     lost: Nanos,
     /// Programs were taken from processes that may have been evaluated with them.
     has_withdrawn: bool,
-    /// Found since the last [`Self::identify`].
+    /// Those that may be children of an earlier process, until [`Self::identify`].
     doubtful: Vec<EarlierChildren>,
     metrics: Arc<Metrics>,
 }
@@ -144,17 +144,17 @@ impl AncestryTable {
         let programs = programs.iter().filter(|one| !is_of_earlier(one)).cloned().collect();
         let begun = earlier.map_or(Nanos(0), |birth| birth.at);
         let (pid, within) = (fork.child, begun..fork.at);
-        let untaken = EarlierChildren { pid, identity: entry.started, programs, within };
+        let children = EarlierChildren { pid, identity: entry.started, programs, within };
         let is_unread = |parent: Pid| {
             let is_born = |birth: Fork| birth.parent == parent && birth.at == entry.from;
             !earlier.is_some_and(is_born) && fork.at <= entry.since.plus(QUEUED_NS)
         };
         if fork.at <= entry.since || matches!(found_by, FoundBy::List(by) if is_unread(by)) {
-            self.withdraw_earlier(&untaken);
+            self.withdraw_earlier(&children);
             self.marks.begin(fork.child, fork.at);
         } else {
             // A process is listed before its fork has a time stamp, so this may be its own as well as that of a later one.
-            self.doubtful.push(untaken);
+            self.doubtful.push(children);
         }
     }
 
