@@ -355,3 +355,31 @@ fn only_the_first_syntax_error_of_a_section_is_reported_with_help() {
         assert!(found[0].help.as_ref().is_some_and(|own| own.contains(help)), "{found:?}");
     }
 }
+
+#[test]
+fn below_any_user_without_below_is_a_warning() {
+    let with = |more: &str| {
+        let (rule, told) =
+            rule_with(&format!("user = \"a\"\ncgroup = \"x\"\nbelow_any_user = true\n{more}"));
+        let is_any = |criteria: &Criteria| {
+            criteria.context.as_ref().is_some_and(|context| context.below_any_user)
+        };
+        (rule.is_some_and(|rule| is_any(&rule.when) || is_any(&rule.not)), told)
+    };
+    let none = "4:18: below_any_user has no effect without below".to_owned();
+    assert_eq!(with(""), (false, vec![none]));
+    for below in ["below = \"sshd\"", "not.below = \"sshd\""] {
+        assert_eq!(with(below), (true, Vec::new()), "{below}");
+    }
+    // The invalid value has an error of its own.
+    assert_eq!(with("below = 5").1.len(), 1);
+}
+
+#[test]
+fn a_range_can_have_one_id() {
+    let (rule, told) = rule_with("user = \"1000-1000\"\ncgroup = \"x\"");
+    assert_eq!(
+        (rule.unwrap().when.users, told.len()),
+        (vec![UserTest::Ids(Uid(1000), Uid(1000))], 0)
+    );
+}
