@@ -498,11 +498,15 @@ mod tests {
         });
         let rules: String = rules.collect();
         let mut policy = policy(&rules, Vec::new());
+        let mut has_shrunk = false;
         for uid in 0..200 {
+            let before = policy.plans.bytes();
             let user = User::new(&policy.matcher, UserIdentity::nameless(Uid(uid)), Nanos(0));
             policy.meet(user);
             assert!(policy.plans.bytes() < MOST_PLAN_BYTES + (1 << 20));
+            has_shrunk |= policy.plans.bytes() < before;
         }
         assert!(policy.users.len() < 200, "never reached the bound");
+        assert!(has_shrunk, "the plans of forgotten users are forgotten");
     }
 }
