@@ -4,17 +4,18 @@
 
 mod births;
 mod departed;
+mod earlier_children;
 mod mark;
 mod running;
 mod tested;
 
-use std::ops::{Range, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
-use super::inheritance::{Birth, Entry, Inheritance, Limits, QUEUED_NS, children, is_child};
+use super::inheritance::{Birth, Entry, Inheritance, Limits, children, is_child};
 use crate::engine::kernel::Kernel;
 use crate::event::{Nanos, Pid};
 use crate::rules::ancestry::Ancestor;
@@ -22,6 +23,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tracking::fork_tracker::Fork;
 use births::{Births, Creator};
 use departed::{DepartedProgram, DepartedPrograms, NO_END};
+use earlier_children::EarlierChildren;
 use mark::{AncestryMark, Found, FoundBy, merged};
 pub(super) use running::{ChangeTimes, RunningProcess};
 pub(super) use tested::TestedProgram;
@@ -45,17 +47,6 @@ pub(super) struct AncestryTable {
     /// Those that may be children of an earlier process, until [`Self::identify`].
     doubtful: Vec<EarlierChildren>,
     metrics: Arc<Metrics>,
-}
-
-/// Children that are not those of the process with these programs if it began after their births.
-#[derive(Clone, Debug)]
-struct EarlierChildren {
-    pid: Pid,
-    /// That of the process with the programs.
-    identity: u64,
-    programs: Vec<Ancestor>,
-    /// Time of their births.
-    within: Range<Nanos>,
 }
 
 impl AncestryTable {
@@ -125,54 +116,6 @@ impl AncestryTable {
             self.births.record(fork);
         }
         birth
-    }
-
-    /// The child may have been found before this fork was read: until then the forks with its PID were those of an earlier
-    /// process, and take nothing from it.
-    fn begin(&mut self, fork: Fork) {
-        let Some(entry) = self.marks.entry(fork.child) else { return };
-        let found_by = entry.mark.found_by;
-        let Some(programs) = entry.mark.for_children.clone() else { return };
-        if found_by == FoundBy::Fork {
-            return;
-        }
-        let earlier = self.births.last_of(fork.child);
-        let creator = earlier.and_then(|birth| self.marks.entry(birth.parent));
-        let of_earlier = creator.and_then(|entry| entry.mark.for_children.clone());
-        let is_of_earlier =
-            |one: &Ancestor| of_earlier.as_deref().is_some_and(|all| all.contains(one));
-        let programs = programs.iter().filter(|one| !is_of_earlier(one)).cloned().collect();
-        let begun = earlier.map_or(Nanos(0), |birth| birth.at);
-        let (pid, within) = (fork.child, begun..fork.at);
-        let children = EarlierChildren { pid, identity: entry.started, programs, within };
-        let is_unread = |parent: Pid| {
-            let is_born = |birth: Fork| birth.parent == parent && birth.at == entry.from;
-            !earlier.is_some_and(is_born) && fork.at <= entry.since.plus(QUEUED_NS)
-        };
-        if fork.at <= entry.since || matches!(found_by, FoundBy::List(by) if is_unread(by)) {
-            self.withdraw_earlier(&children);
-            self.marks.begin(fork.child, fork.at);
-        } else {
-            // A process is listed before its fork has a time stamp, so this may be its own as well as that of a later one.
-            self.doubtful.push(children);
-        }
-    }
-
-    /// After forks were read: takes programs from children of earlier processes. A later one would have the PID by now.
-    pub(super) fn identify(&mut self, kernel: &mut impl Kernel) {
-        for doubtful in std::mem::take(&mut self.doubtful) {
-            if kernel.identity(doubtful.pid) == Some(doubtful.identity) {
-                self.withdraw_earlier(&doubtful);
-            }
-        }
-    }
-
-    /// Takes the programs from these children.
-    fn withdraw_earlier(&mut self, children: &EarlierChildren) {
-        let EarlierChildren { pid, programs, within, .. } = children;
-        for program in programs {
-            self.has_withdrawn |= self.withdraw(Creator::Earlier(*pid), program, within.clone());
-        }
     }
 
     /// Checks whether a fork that was read since the last call took a program from a process.

@@ -2,7 +2,7 @@
 //! read an executable itself; reads are requests to the caller.
 
 use super::Engine;
-use super::ancestry::{AncestryTable, ChangeTimes};
+use super::ancestry::ChangeTimes;
 use super::classification::EvaluationResult;
 use super::job::{Evaluation, Queue};
 use super::known::{Known, NeededRead};
@@ -122,8 +122,8 @@ impl<K: Kernel> Engine<K> {
         let EvaluationRequest { pid, since: first, .. } = job.evaluation;
         let changes = ChangeTimes { first, since: job.evaluation.program_since() };
         let now = self.kernel.now();
-        let gone = |ancestry: &mut AncestryTable| ancestry.gone((pid, job.identity), changes, now);
-        if job.evaluation.may_change_program() && gone(&mut self.ancestry) {
+        let process = (pid, job.identity);
+        if job.evaluation.may_change_program() && self.ancestry.gone(process, changes, now) {
             self.rescan.want(Urgency::Limited);
         }
     }
