@@ -136,22 +136,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::rules::container::LeaveContainers;
+    use crate::config::rules_toml;
     use crate::rules::listed::ResidualTests;
-    use crate::rules::{Action, Criteria, LeaveUnits, Negated, Origin};
 
-    /// Returns the rule of a package with these ranges of groups.
-    fn rule(groups: Vec<GroupTest>) -> Rule {
-        Rule {
-            name: "r".into(),
-            origin: Origin { file: Arc::from(Path::new("/r.toml")), line: 1 },
-            when: Criteria { groups, ..Criteria::default() },
-            not: Negated::default(),
-            exe_anywhere: false,
-            leave_units: LeaveUnits::No,
-            leave_containers: LeaveContainers::No,
-            action: Action::ignore(),
-        }
+    /// Returns a rule with these groups, each an ID or a range.
+    fn rule(groups: &[String]) -> Rule {
+        let text = format!("version = 1\n[[rule]]\ngroup = {groups:?}\ncgroup = \"a\"\n");
+        let parsed = rules_toml::parse(&Arc::from(Path::new("/r.toml")), &text);
+        parsed.rules.into_iter().next().unwrap().rule
     }
 
     #[test]
@@ -162,8 +154,8 @@ mod tests {
         let of_group = size_of::<(Gid, Index)>() + size_of::<(Gid, RuleId)>();
         let of_range = size_of::<(Gid, Gid, RuleId)>() + 2 * size_of::<Gid>();
         for (width, least) in [(0, of_group), (50, of_range)] {
-            let range = |n: u32| GroupTest::Ids(Gid(100 * n), Gid(100 * n + width));
-            let rules = [rule((0..100).map(range).collect())];
+            let range = |n: u32| format!("{}-{}", 100 * n, 100 * n + width);
+            let rules = [rule(&(0..100).map(range).collect::<Vec<_>>())];
             let mut builder = GroupsBuilder::default();
             let entry = ListedRule { id: RuleId(0), residue: ResidualTests::NOTHING };
             let _is_indexed = builder.add(&rules[0], entry, true);
