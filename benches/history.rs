@@ -106,6 +106,7 @@ fn rule() -> Rule {
         when: Criteria::default(),
         not: Negated::default(),
         exe_anywhere: false,
+        is_gated: false,
         leave_units: LeaveUnits::No,
         leave_containers: container::LeaveContainers::default(),
         action: Action::ignore(),

@@ -283,6 +283,7 @@ fn rule(n: u32, size: u32, origin: &Origin) -> Rule {
         when,
         not: not.into(),
         exe_anywhere,
+        is_gated: false,
         leave_units,
         leave_containers: cgruled::rules::container::LeaveContainers::No,
         action,

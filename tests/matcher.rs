@@ -35,6 +35,7 @@ fn rule(when: Criteria, not: Criteria, exe_anywhere: bool) -> Rule {
         when,
         not: not.into(),
         exe_anywhere,
+        is_gated: false,
         leave_units: LeaveUnits::No,
         leave_containers: cgruled::rules::container::LeaveContainers::No,
         action: Action::ignore(),

@@ -287,6 +287,7 @@ impl CgrulesReader<'_> {
             when: criteria,
             not: Negated::default(),
             exe_anywhere: true,
+            is_gated: false,
             leave_units: LeaveUnits::AsTheOriginal,
             leave_containers: crate::rules::container::LeaveContainers::No,
             action,

@@ -80,8 +80,17 @@ pub(super) fn read(
     };
     let not = not.into();
     let action = if observes { action?.observed() } else { action? };
-    let rule =
-        Rule { name, origin, when, not, exe_anywhere, leave_units, leave_containers, action };
+    let rule = Rule {
+        name,
+        origin,
+        when,
+        not,
+        exe_anywhere,
+        leave_units,
+        leave_containers,
+        is_gated: false,
+        action,
+    };
     Some(WrittenRule { rule, priority: priority?, mentions })
 }
 

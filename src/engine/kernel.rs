@@ -15,6 +15,7 @@ use crate::event::{Event, Gid, Nanos, Pid, Uid};
 use crate::kernel::connector::{ConnectorError, Drained, Losses};
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
+use crate::kernel::gate::GatedExec;
 use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::policy::Policy;
@@ -210,6 +211,22 @@ pub trait Kernel {
     /// Checks whether a cgroup of the v2 hierarchy contains this process and, apart from those for which
     /// `leaves` returns true, no other.
     fn is_alone(&self, path: &str, pid: Pid, leaves: impl Fn(Pid) -> bool) -> bool;
+
+    // The gate.
+
+    /// Lets executions of these files wait from now on, and no others. Another thread opens the files.
+    fn gate(&mut self, _files: &[Box<[u8]>]) {}
+
+    /// Returns the next execution that waits, if there is one.
+    fn next_gated(&mut self) -> Option<GatedExec> {
+        None
+    }
+
+    /// Lets the execution with this ticket go on. `false` if it did already, because it waited too long or its process
+    /// was killed.
+    fn answer_gated(&mut self, _ticket: u64) -> bool {
+        false
+    }
 
     // Helper threads. Each request, except for `provoke`, has one reply.
 

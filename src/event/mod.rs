@@ -135,8 +135,11 @@ impl Cause {
     /// Besides [`Self::FORK`]: it was born in another cgroup than that of its creator, some time ago.
     pub const ELSEWHERE: Self = Self(1024);
 
+    /// An execution of a gated file waits for the placement.
+    pub const GATE: Self = Self(2048);
+
     /// Number of bits of a set.
-    pub const BITS: u32 = 11;
+    pub const BITS: u32 = 12;
 
     /// Returns the set as a number below 2^[`Self::BITS`].
     pub const fn bits(self) -> u16 {
@@ -186,6 +189,7 @@ impl fmt::Display for Cause {
             (Cause::RETRY, "retry"),
             (Cause::MOVED, "moved"),
             (Cause::ELSEWHERE, "elsewhere"),
+            (Cause::GATE, "gate"),
         ];
         let mut separator = "";
         for (cause, name) in NAMES {

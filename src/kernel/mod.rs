@@ -5,6 +5,7 @@ pub mod connector;
 pub mod container;
 pub mod errno;
 pub mod exe_pool;
+pub mod gate;
 pub mod moves;
 pub mod process;
 pub mod program;

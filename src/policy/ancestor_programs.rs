@@ -53,6 +53,7 @@ impl ProgramSet {
             when: Criteria { exes, ..Criteria::default() },
             not: Criteria::default().into(),
             exe_anywhere: false,
+            is_gated: false,
             action: Action::Ignore(IgnoreWhen::default()),
             ..template.clone()
         };

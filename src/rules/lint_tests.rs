@@ -78,6 +78,7 @@ fn with(users: Vec<UserTest>, exes: Vec<ExeTest>) -> Rule {
         when: Criteria { users, exes, ..Criteria::default() },
         not: Negated::default(),
         exe_anywhere: false,
+        is_gated: false,
         leave_units: LeaveUnits::No,
         leave_containers: crate::rules::container::LeaveContainers::No,
         action: Action::ignore(),

@@ -74,6 +74,8 @@ pub struct Rule {
     pub leave_units: LeaveUnits,
     /// Whether processes are moved out of containers created by root.
     pub leave_containers: container::LeaveContainers,
+    /// Whether the execution of its files waits until the process is in its cgroup: see [`crate::kernel::gate`].
+    pub is_gated: bool,
     /// The action for matching processes.
     pub action: Action,
 }

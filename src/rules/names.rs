@@ -214,6 +214,7 @@ mod tests {
             when,
             not: not.into(),
             exe_anywhere: false,
+            is_gated: false,
             leave_units: crate::rules::LeaveUnits::No,
             leave_containers: LeaveContainers::No,
             action: Action::ignore(),

@@ -148,6 +148,20 @@ counters! {
     manager_lookups,
     /// Lookups of the main PID of a user's service manager that systemd did not answer.
     failed_manager_lookups,
+    /// Executions of files of gated rules that waited for the placement.
+    gate_waits,
+    /// Those of them whose process was moved before the program began.
+    gated,
+    /// Those that went on without a placement, because their rule was not certain without a wait.
+    gate_skipped,
+    /// Those that went on without a placement, because they had waited for 10 ms.
+    gate_late,
+    /// Times at which the gate was opened, because no execution was answered for a minute.
+    gate_opened,
+    /// Processes returned to their cgroup, because the execution that the gate had placed them for failed.
+    gate_returned,
+    /// Processes placed by a gated rule after their execution, for which it did not wait.
+    ungated,
     /// PIDs reused between evaluation and move; the process was evaluated again.
     reused_pids,
     /// Policies activated, including the first.

@@ -2,7 +2,7 @@
 //!
 //! | word | bits |
 //! |---|---|
-//! | 0 | 48: end of the evaluation in µs of `CLOCK_MONOTONIC`, 8 years; 5: outcome; 11: causes |
+//! | 0 | 47: end of the evaluation in µs of `CLOCK_MONOTONIC`, 4 years; 5: outcome; 12: causes |
 //! | 1 | 32: PID; 32: UID |
 //! | 2 | 32: GID; 32: position of the program |
 //! | 3 | 32: position of the rule; 32: latency in µs |
@@ -94,13 +94,13 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const _: () = assert!(TIME_BITS == 48);
+    const _: () = assert!(TIME_BITS == 47);
 
     pub(in crate::control::history) fn records() -> impl Strategy<Value = EvaluationRecord> {
         let outcome = prop::sample::select(EvaluationOutcome::ALL);
         let ids = prop::option::of((0..u32::MAX, any::<u32>()));
         let texts = (any::<u32>(), any::<u32>());
-        let times = (0u64..1 << 48, any::<u32>());
+        let times = (0u64..1 << 47, any::<u32>());
         let cause = 0u16..1 << Cause::BITS;
         (times, 1..=i32::MAX as u32, ids, texts, outcome, cause).prop_map(
             |((us, latency_us), pid, ids, (program, rule), outcome, cause)| EvaluationRecord {

@@ -44,6 +44,7 @@ pub(super) fn rule_text(
         when,
         not: Negated::default(),
         exe_anywhere: true,
+        is_gated: false,
         leave_units: LeaveUnits::No,
         leave_containers: crate::rules::container::LeaveContainers::No,
         action,
