@@ -139,10 +139,18 @@ impl AncestryTable {
 
     /// Looks for descendants after the kernel dropped forks: see [`Inheritance::search`].
     pub(super) fn search(&mut self, kernel: &mut impl Kernel) {
-        self.lost = kernel.now();
-        let mut births = Vec::new();
-        self.marks.search(kernel, |_, birth| births.push(birth));
-        births.into_iter().for_each(|birth| self.count(birth));
+        let at = kernel.now();
+        self.lost = at;
+        let mut found = Vec::new();
+        self.marks.search(kernel, |parent, child, birth| found.push((parent, child, birth)));
+        for (parent, child, birth) in found {
+            self.count(birth);
+            // A change of the parent may wait for its evaluation, and the child be born after it. No fork tells when.
+            if let Some(entry) = self.marks.entry(child).filter(|_| birth == Birth::Inherited) {
+                let _has_room = self.marks.insert(child, Entry { since: at, ..entry.clone() });
+                self.births.record(Fork { at, parent, child });
+            }
+        }
     }
 
     /// Checks whether it is recorded that a process runs this program.

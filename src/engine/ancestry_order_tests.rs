@@ -99,6 +99,19 @@ fn a_child_that_runs_the_program_is_below_it_after_the_loss_of_its_fork() {
     assert_eq!([50, 51].map(|raw| line.is_below(raw)), [false, true]);
 }
 
+/// The exec that ended the program of its creator waits for an examination, and the kernel dropped its fork.
+#[test]
+fn a_child_found_after_a_loss_is_not_below_the_program_that_its_creator_had_ended() {
+    let mut line = Lineage::new();
+    line.runs(50, 10, true, true);
+    line.born(30, SHELL, 60);
+    line.world.child(50, 51);
+    line.table.search(&mut line.world.engine.kernel);
+    assert!(line.is_below(51));
+    line.runs(50, 20, true, false);
+    assert!(!line.is_below(51));
+}
+
 /// The kernel dropped the fork of the process that has the PID of an orphan now.
 #[test]
 fn a_process_whose_fork_was_lost_is_not_below_the_creator_of_an_earlier_one() {

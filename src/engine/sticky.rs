@@ -233,7 +233,7 @@ impl PinTable {
     pub fn search(&mut self, kernel: &mut impl Kernel) {
         let now = kernel.now();
         let mut births = Vec::new();
-        self.pins.search(kernel, |child, birth| births.push((child, birth)));
+        self.pins.search(kernel, |_, child, birth| births.push((child, birth)));
         births.into_iter().for_each(|(child, birth)| self.born(child, birth, now));
     }
 }

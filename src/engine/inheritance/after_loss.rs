@@ -15,14 +15,14 @@ impl<V: Inherited> Inheritance<V> {
         self.unconfirmed.retain(|&(_, evaluated)| now.since(evaluated) < QUEUED_NS);
     }
 
-    /// Marks the living children of all processes with heirs after the kernel dropped forks, and reports each.
-    /// Children older than the mark cannot be distinguished. A descendant that was not evaluated before the loss
+    /// Marks the living children of all processes with heirs after the kernel dropped forks, and reports each that is
+    /// new, with its parent: `report(parent, child, birth)`. Children older than the mark cannot be distinguished. A descendant that was not evaluated before the loss
     /// and is no such child loses its mark: another process may have its PID. Entries of exited processes are removed:
     /// forks with their PIDs that are read later can be made by other processes, whose own forks were lost.
     pub(in crate::engine) fn search(
         &mut self,
         kernel: &mut impl Kernel,
-        mut report: impl FnMut(Pid, Birth),
+        mut report: impl FnMut(Pid, Pid, Birth),
     ) {
         for (pid, _) in std::mem::take(&mut self.unconfirmed) {
             if let Some(entry) = self.entries.get_mut(&pid).filter(|entry| entry.is_inherited) {
@@ -64,7 +64,7 @@ impl<V: Inherited> Inheritance<V> {
                 if !is_child(child, parent, kernel) {
                     continue;
                 }
-                report(child, self.inherit(child, entry.since, mark.clone()));
+                report(parent, child, self.inherit(child, entry.since, mark.clone()));
                 if let Some(own) = self.entries.get(&child) {
                     parents.push((child, own.clone()));
                 }

@@ -107,7 +107,7 @@ impl InheritedOrigins {
     /// Looks for descendants after the kernel dropped forks: see [`Inheritance::search`].
     pub(crate) fn search(&mut self, kernel: &mut impl Kernel) {
         let mut births = Vec::new();
-        self.marks.search(kernel, |_, birth| births.push(birth));
+        self.marks.search(kernel, |_, _, birth| births.push(birth));
         births.into_iter().for_each(|birth| self.count(birth));
     }
 }
