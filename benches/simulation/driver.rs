@@ -280,6 +280,7 @@ impl Daemon {
                     return false;
                 }
                 machine.files = rules::chosen((machine.rests / EVERY * 7919) as u16);
+                machine.is_planning = true;
                 drop(machine);
                 let (reply, received) = crossbeam_channel::bounded(1);
                 self.engine.expect_other_work();
@@ -288,6 +289,7 @@ impl Daemon {
                 self.plan = Some(PlanCheck::Requested(received, places));
             }
             Some(PlanCheck::Requested(received, places)) => {
+                self.machine.borrow_mut().is_planning = false;
                 let Ok(PlanReply::Plan(plan)) = received.try_recv() else {
                     self.machine.borrow_mut().violate("no plan".to_owned());
                     return false;

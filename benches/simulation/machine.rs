@@ -115,6 +115,8 @@ pub(crate) struct Machine {
     pub(crate) is_running: bool,
     pub(crate) in_attach: bool,
     pub(crate) is_scanning: bool,
+    /// The daemon computes a plan, which opens processes and records nothing of them.
+    pub(crate) is_planning: bool,
     /// The process that is evaluated, by PID and identity.
     pub(crate) opened: Option<(u32, u64)>,
     /// It was opened by a scan before its fork was read.
@@ -182,6 +184,7 @@ impl Machine {
             is_running: false,
             in_attach: false,
             is_scanning: false,
+            is_planning: false,
             opened: None,
             is_opened_early: false,
             dropped_at: 0,

@@ -14,10 +14,10 @@ use super::steps::is_temporary;
 impl Machine {
     /// The engine opened a process, which begins an evaluation.
     pub(crate) fn note_opened(&mut self, pid: u32) {
-        let is_report = self.config.reports_only;
+        let (is_report, is_planning) = (self.config.reports_only, self.is_planning);
         let Some(process) = self.find_mut(pid) else { return };
         process.has_changed &= process.unread_change.is_some();
-        process.has_unknown_program = false;
+        process.has_unknown_program &= is_planning;
         if process.is_fork_unread && process.excuses.may_count_move {
             process.excuses.count_earlier_move(is_report);
         }
