@@ -166,7 +166,7 @@ impl AncestryTable {
         own: Option<Ancestor>,
         kernel: &mut impl Kernel,
     ) -> bool {
-        let RunningProcess { pid, identity, seen, changes, is_event } = process;
+        let RunningProcess { pid, identity, seen, read_from, changes, is_event } = process;
         let since = changes.since;
         let mut has_changed = is_event && self.withdraw_departed(pid, changes);
         let before = self.marks.get(pid, kernel).cloned();
@@ -188,7 +188,8 @@ impl AncestryTable {
             }
             None => (seen, None, FoundBy::Evaluation),
         };
-        let found = Found { since: if is_event { since } else { Nanos(0) }, at: kernel.now() };
+        let began = if is_event { since } else { Nanos(0) };
+        let found = Found { since: began, read_from, at: kernel.now() };
         let is_new = own.is_some();
         let mark = AncestryMark { found, found_by, ..AncestryMark::new(inherited, own) };
         let Some(programs) = mark.for_children.clone() else {
@@ -273,7 +274,7 @@ impl AncestryTable {
     /// ended it. Returns whether there are any.
     fn end(&mut self, from: Creator, lost: DepartedProgram, changes: ChangeTimes) -> bool {
         let ChangeTimes { first, since } = changes;
-        let Found { since: began, at } = lost.found;
+        let Found { since: began, read_from, at } = lost.found;
         if !lost.found.is_before_event(first) {
             return self.withdraw(from, &lost.program, first..lost.until);
         }
@@ -282,9 +283,13 @@ impl AncestryTable {
             let is_any = self.withdraw(from, &lost.program, began..first);
             return self.withdraw(from, &lost.program, since..lost.until) || is_any;
         }
-        let is_any = self.withdraw(from, &lost.program, began..since);
-        // Another change has ended it.
-        self.departed.add(DepartedProgram { found: Found { since, at }, ..lost });
+        let mut is_any = self.withdraw(from, &lost.program, began..since);
+        // The last of the changes has begun it, or ended it just after the executable was read.
+        if since > read_from {
+            is_any |= self.withdraw(from, &lost.program, since..lost.until);
+        }
+        // Another change has ended it, if not that.
+        self.departed.add(DepartedProgram { found: Found { since, ..lost.found }, ..lost });
         is_any
     }
 

@@ -46,12 +46,23 @@ impl Lineage {
 
     /// A process is evaluated for a change at this time, or found by a scan.
     fn runs(&mut self, raw: u32, time: u64, is_event: bool, is_sshd: bool) {
-        let (seen, since) = (self.at(100), self.at(time));
+        self.evaluate(raw, [time; 2], is_event, is_sshd);
+    }
+
+    /// A process is evaluated for changes from the first time on, of which the last is an exec.
+    fn runs_since(&mut self, raw: u32, times: [u64; 2], is_sshd: bool) {
+        self.evaluate(raw, times, true, is_sshd);
+    }
+
+    fn evaluate(&mut self, raw: u32, times: [u64; 2], is_event: bool, is_sshd: bool) {
+        let [first, since] = times.map(|time| self.at(time));
+        let (seen, read_from) = (self.at(100), self.at(0));
         let kernel = &mut self.world.engine.kernel;
         let identity = kernel.identity(pid(raw)).unwrap();
         kernel.clock.set(kernel.clock.get().max(since.0));
-        let changes = ChangeTimes { first: since, since };
-        let process = RunningProcess { pid: pid(raw), identity, seen, changes, is_event };
+        let changes = ChangeTimes { first, since };
+        let process =
+            RunningProcess { pid: pid(raw), identity, seen, read_from, changes, is_event };
         let path = b"/usr/sbin/sshd"[..].into();
         let sshd = Ancestor { path, invoked: None, is_of_root: true };
         self.table.runs(process, is_sshd.then_some(sshd), kernel);
@@ -231,4 +242,16 @@ fn an_orphan_whose_child_has_the_pid_of_its_creator_is_not_below_the_program_of_
     assert_eq!([52, 51].map(|raw| line.is_below(raw)), [true; 2]);
     line.runs(50, 20, true, false);
     assert_eq!([52, 51].map(|raw| line.is_below(raw)), [false; 2]);
+}
+
+/// Two execs are unread when the program is found: the last one can have followed the read of the executable.
+#[test]
+fn a_child_born_after_an_exec_that_may_have_ended_the_program_is_not_below_it() {
+    let mut line = Lineage::new();
+    line.born(30, SHELL, 60);
+    line.runs(50, 10, true, true);
+    line.born(40, 50, 51);
+    assert!(line.is_below(51));
+    line.runs_since(50, [20, 25], false);
+    assert!(!line.is_below(51));
 }

@@ -208,7 +208,8 @@ impl<K: Kernel> Engine<K> {
             }
             return None;
         }
-        let process = RunningProcess { pid, identity, seen, changes, is_event };
+        let read_from = known.read_from;
+        let process = RunningProcess { pid, identity, seen, read_from, changes, is_event };
         if self.ancestry.runs(process, own, &mut self.kernel) {
             // Some may have been evaluated before.
             self.rescan.want(Urgency::Limited);

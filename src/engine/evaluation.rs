@@ -260,7 +260,9 @@ impl<K: Kernel> Engine<K> {
         let mut arguments =
             program.as_ref().map_or_else(Arguments::default, |own| own.arguments.clone());
         loop {
-            let known = Known { exe, arguments: &arguments, containment, is_of_root };
+            // Other threads examine an executable at any time after the request.
+            let read_from = if program.is_some() { Nanos(0) } else { self.stage_began };
+            let known = Known { exe, arguments: &arguments, containment, read_from, is_of_root };
             let (needed, purpose) = match self.evaluate(&job, &handle, known) {
                 EvaluationResult::Over(outcome) => {
                     self.finish(&job, Some(&handle), outcome);

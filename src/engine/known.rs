@@ -1,6 +1,6 @@
 //! What is known of a process during an evaluation or a plan, and what must be read first.
 
-use crate::event::Pid;
+use crate::event::{Nanos, Pid};
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::ProcessHandle;
@@ -13,6 +13,8 @@ pub(super) struct Known<'k> {
     pub(super) exe: KnownExe<'k>,
     pub(super) arguments: &'k Arguments,
     pub(super) containment: Option<Containment>,
+    /// The executable was read later than this; 0 if that is not known.
+    pub(super) read_from: Nanos,
     /// Whether its real user is root; `None` if no rule tests ancestors.
     pub(super) is_of_root: Option<bool>,
 }

@@ -14,7 +14,9 @@ const MOST_PROGRAMS: usize = 16;
 pub(super) struct Found {
     /// The time of the change for which the process was evaluated, 0 if no event told one.
     pub(super) since: Nanos,
-    /// The time of the evaluation.
+    /// The executable was read later than this.
+    pub(super) read_from: Nanos,
+    /// The time of the evaluation: it was read before.
     pub(super) at: Nanos,
 }
 

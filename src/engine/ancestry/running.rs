@@ -18,6 +18,8 @@ pub(in crate::engine) struct RunningProcess {
     pub(in crate::engine) identity: u64,
     /// A time before it was found to have this identity: a fork with a later one ends it.
     pub(in crate::engine) seen: Nanos,
+    /// Its executable was read later than this.
+    pub(in crate::engine) read_from: Nanos,
     pub(in crate::engine) changes: ChangeTimes,
     /// An event of the process told these times.
     pub(in crate::engine) is_event: bool,

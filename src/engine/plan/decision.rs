@@ -12,7 +12,7 @@ use crate::engine::kernel::Kernel;
 use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::PendingName;
 use crate::engine::placer::{InheritedOrigins, PlacedProcess, Placement, Placer};
-use crate::event::{Cause, Pid};
+use crate::event::{Cause, Nanos, Pid};
 use crate::kernel::process::ProcessHandle;
 use crate::placement::conditions::Conditions;
 use crate::placement::{Choice, Missing, decide};
@@ -110,7 +110,8 @@ impl<K: Kernel> Engine<K> {
         let identity = self.kernel.identity_of(pid, handle)?;
         let seen = self.kernel.now();
         let changes = ChangeTimes { first: seen, since: seen };
-        let process = RunningProcess { pid, identity, seen, changes, is_event: false };
+        let read_from = Nanos(0);
+        let process = RunningProcess { pid, identity, seen, read_from, changes, is_event: false };
         run.ancestry.runs(process, own, &mut self.kernel);
         None
     }

@@ -11,7 +11,7 @@ use crate::engine::evaluation::THREAD_NAME;
 use crate::engine::kernel::Kernel;
 use crate::engine::known::{Known, NeededRead};
 use crate::engine::name_lookups::{PendingName, ask};
-use crate::event::Pid;
+use crate::event::{Nanos, Pid};
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
 use crate::kernel::process::{ProcessHandle, path_in};
@@ -106,7 +106,8 @@ impl<K: Kernel> Engine<K> {
             if item.is_final && matches!(exe, KnownExe::Read(_)) {
                 exe = exe.as_final();
             }
-            let known = Known { exe, arguments: &arguments, containment, is_of_root };
+            let read_from = Nanos(0);
+            let known = Known { exe, arguments: &arguments, containment, read_from, is_of_root };
             let need = match run.pass {
                 Pass::Ancestors => self.note_planned_ancestor(run, pid, &handle, known),
                 Pass::Decisions => self.decide_both(run, pid, &handle, known),
