@@ -121,7 +121,7 @@ impl GatedFiles {
             Some(GateCheck::Missing) => {
                 let message = format!("gated file {path} does not exist");
                 let help =
-                    "its executions wait once it is installed; until then this has no effect";
+                    "correct the path, unless it is installed later: then its executions wait";
                 report.warning(Some(file.span.clone()), message, help);
                 true
             }
