@@ -29,6 +29,7 @@ use crate::sys::checked_path::open_checked;
 const PATIENCE: Duration = Duration::from_secs(1);
 const GROUP_WRITE: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// File systems whose files come from another process or host, by the type that statfs(2) reports.
 const NOT_LOCAL: [(u32, &str); 11] = [
@@ -251,6 +252,8 @@ fn filesystem(found: Statfs) -> u32 {
 fn refusal(component: &PathComponent, is_file: bool, owner: Uid) -> Option<GateRefusal> {
     let PathComponent { path, kind, uid, mode, filesystem } = component;
     let path = path.display();
+    // The message begins with the path of the file.
+    let subject = if is_file { "it".to_owned() } else { path.to_string() };
     let refused = |message: String, help: String| Some(GateRefusal { message, help });
     match (kind, is_file) {
         (ComponentKind::Link(Some(target)), true) => {
@@ -270,7 +273,7 @@ fn refusal(component: &PathComponent, is_file: bool, owner: Uid) -> Option<GateR
         (ComponentKind::Regular, true) | (_, false) => {}
     }
     if *uid != Uid(0) && *uid != owner {
-        let message = format!("{path} is owned by user {}, not by root", uid.0);
+        let message = format!("{subject} is owned by user {}, not by root", uid.0);
         return refused(message, format!("review it, then run 'chown root {path}'"));
     }
     // The permissions of a link mean nothing.
@@ -281,11 +284,16 @@ fn refusal(component: &PathComponent, is_file: bool, owner: Uid) -> Option<GateR
         _ => Some("all users"),
     };
     if let Some(writers) = writers {
-        let message = format!("{path} is writable by {writers}");
-        return refused(message, format!("review it, then run 'chmod go-w {path}'"));
+        let message = format!("{subject} is writable by {writers}");
+        // A directory such as /tmp is meant to be writable.
+        let help = match mode & STICKY {
+            0 => format!("review it, then run 'chmod go-w {path}'"),
+            _ => "move the file to a directory of root, or remove gate".to_owned(),
+        };
+        return refused(message, help);
     }
     let name = NOT_LOCAL.iter().find(|(known, _)| Some(*known) == *filesystem)?.1;
-    let message = format!("{path} is on a file system that is not local ({name})");
+    let message = format!("{subject} is on a file system that is not local ({name})");
     refused(message, "move the file to a local file system, or remove gate".to_owned())
 }
 
@@ -331,10 +339,15 @@ mod tests {
             };
             assert_eq!(of(0, 0o755), None);
             assert_eq!(of(0, 0o4755), None);
-            assert_eq!(of(7, 0o755).unwrap(), "/opt is owned by user 7, not by root");
-            assert_eq!(of(0, 0o775).unwrap(), "/opt is writable by its group");
-            assert_eq!(of(0, 0o757).unwrap(), "/opt is writable by all users");
-            assert_eq!(of(0, 0o1777).unwrap(), "/opt is writable by all users", "sticky");
+            let subject = if is_file { "it" } else { "/opt" };
+            for (uid, mode, expected) in [
+                (7, 0o755, "is owned by user 7, not by root"),
+                (0, 0o775, "is writable by its group"),
+                (0, 0o757, "is writable by all users"),
+                (0, 0o1777, "is writable by all users"),
+            ] {
+                assert_eq!(of(uid, mode).unwrap(), format!("{subject} {expected}"));
+            }
         }
         let own = refusal(&file(7, 0o755), true, Uid(7));
         assert_eq!(own, None, "the owner of the rule files, in tests");
@@ -422,7 +435,12 @@ mod tests {
         }
         assert_eq!(
             found("open/tool"),
-            "ROOT/open is writable by all users (review it, then run 'chmod go-w ROOT/open')"
+            "ROOT/open is writable by all users (move the file to a directory of root, or remove gate)"
+        );
+        fs::set_permissions(tree.path().join("open"), Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(
+            found("open/tool"),
+            "ROOT/open is writable by its group (review it, then run 'chmod go-w ROOT/open')"
         );
         assert_eq!(
             found("bin/link"),
