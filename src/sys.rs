@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod atomic_file;
 pub mod checked_path;
+pub mod fanotify;
 pub mod locked_memory;
 mod mailbox;
 mod namespace;

@@ -237,6 +237,8 @@ fn what_is_installed_can_be_uninstalled() {
         "usr/local/share/man/man8/cgruled.8",
         "usr/local/share/doc/cgruled/CHANGELOG.md",
         "usr/local/share/doc/cgruled/LICENSE",
+        "usr/local/share/doc/cgruled/favordynmods.conf",
+        "usr/local/share/doc/cgruled/gate.conf",
         "usr/local/share/doc/cgruled/openrc/cgruled",
         "usr/local/share/doc/cgruled/runit/cgruled/run",
         "etc/cgruled/rules.d",

@@ -81,6 +81,8 @@ fn survey(copy: &Copy) -> LoadedConfig {
     let hierarchies = Arc::new(Hierarchies::new(vec![unified]));
     let (sources, service) = (copy.sources.clone(), copy.service.clone());
     let builder = PolicyBuilder::new(sources, service, hierarchies, ManagedRoots::default());
+    // The result must not depend on the kernel of the host.
+    let builder = builder.with_gate_probe(|| Ok(()));
     builder.with_tests(assertions::report, false).survey()
 }
 

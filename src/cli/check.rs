@@ -118,7 +118,7 @@ pub fn show(diagnostics: &[Diagnostic], color: bool, out: &mut dyn Write) -> io:
     })
 }
 
-/// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules, 2 of them only observing`.
+/// Returns the summary: `1 error, 2 warnings in 3 files; 17 rules, 2 of them only observing, 1 gated`.
 pub fn summary(survey: &LoadedConfig, diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics.iter().filter(|own| own.severity == Severity::Error).count();
     let rules = &survey.loaded.rules;
@@ -126,8 +126,12 @@ pub fn summary(survey: &LoadedConfig, diagnostics: &[Diagnostic]) -> String {
         0 => String::new(),
         count => format!(", {count} of them only observing"),
     };
+    let gated = match rules.iter().filter(|rule| rule.is_gated).count() {
+        0 => String::new(),
+        count => format!(", {count} gated"),
+    };
     format!(
-        "{}, {} in {}; {}{observing}",
+        "{}, {} in {}; {}{observing}{gated}",
         counted(errors, "error"),
         counted(diagnostics.len() - errors, "warning"),
         counted(survey.loaded.files.len(), "file"),

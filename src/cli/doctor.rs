@@ -1,6 +1,7 @@
 //! `cgrulectl doctor`: checks this host for everything that the daemon needs, with advice. Must leave the
 //! host unchanged.
 
+mod gate;
 mod groups;
 mod host;
 mod kernel;
@@ -15,6 +16,7 @@ use super::command::{DaemonFlags, ToolError};
 use super::json;
 use super::locale;
 use crate::cgroup::tree;
+use crate::daemon;
 use crate::event::Uid;
 use crate::policy::load;
 
@@ -106,6 +108,7 @@ fn findings(flags: &DaemonFlags) -> Vec<Finding> {
     let hierarchies = Arc::new(tree::discover().unwrap_or_default());
     found.extend(groups::findings(&hierarchies, &settings));
     found.extend(host::findings());
+    found.extend(gate::finding(&daemon::survey(&invocation, None).loaded.rules));
     if !diagnostics.is_empty() {
         let text =
             format!("{}: {} errors or warnings", invocation.config.display(), diagnostics.len());

@@ -107,11 +107,22 @@ pub fn table(survey: &LoadedConfig, style: RowOptions, out: &mut dyn Write) -> i
             writeln!(out, "  {}; matching processes are not moved", Escaped(&reason.to_string()))?;
         }
     }
-    let observing = rules.iter().enumerate().filter(|(_, rule)| rule.action.observes());
-    let numbers: Vec<String> = observing.map(|(at, _)| (at + 1).to_string()).collect();
+    footer("~ only observing", rules, |rule| rule.action.observes(), out)?;
+    footer("gated", rules, |rule| rule.is_gated, out)
+}
+
+/// Writes the numbers of the rules with an attribute, if there are any.
+fn footer(
+    title: &str,
+    rules: &[Rule],
+    has: impl Fn(&Rule) -> bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let found = rules.iter().enumerate().filter(|(_, rule)| has(rule));
+    let numbers: Vec<String> = found.map(|(at, _)| (at + 1).to_string()).collect();
     match numbers.is_empty() {
         true => Ok(()),
-        false => writeln!(out, "\n~ only observing: {}", numbers.join(", ")),
+        false => writeln!(out, "\n{title}: {}", numbers.join(", ")),
     }
 }
 
@@ -151,6 +162,8 @@ struct Listed {
     ignore: bool,
     /// Whether it only observes, with the action in the other fields.
     observe: bool,
+    /// Whether executions of its files wait for the placement.
+    gate: bool,
     cgroup: Vec<String>,
     /// Reason for which the rule cannot be applied on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,6 +194,7 @@ pub fn json(survey: &LoadedConfig, out: &mut dyn Write) -> io::Result<()> {
             when: words.asked(rule),
             ignore: matches!(action, Action::Ignore(_)),
             observe: rule.action.observes(),
+            gate: rule.is_gated,
             cgroup: targets.iter().map(|target| target.destination.to_string()).collect(),
             inapplicable: rule.action.inapplicable().map(ToString::to_string),
             shadowed_by: own.and_then(|dead| match dead {

@@ -293,7 +293,7 @@ impl CgrulesReader<'_> {
             action,
         };
         let mentions = mention.into_iter().collect();
-        self.rules.push(WrittenRule { rule, priority: 0, mentions });
+        self.rules.push(WrittenRule { rule, priority: 0, mentions, gated: Vec::new() });
     }
 
     /// Parses a line that continues a rule.

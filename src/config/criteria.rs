@@ -358,7 +358,7 @@ fn checked_id(
 
 /// Checks whether a text is a pattern. A backslash alone does not make one: it occurs in names such
 /// as `DOMAIN\user`.
-fn is_pattern(text: &str) -> bool {
+pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 

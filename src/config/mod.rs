@@ -7,6 +7,7 @@ mod criteria;
 pub mod daemon_toml;
 pub mod diagnostic;
 pub mod escape;
+mod gate;
 mod group_table;
 mod observe;
 pub mod quantity;

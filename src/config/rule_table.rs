@@ -6,13 +6,14 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::criteria::{self, CRITERIA_KEYS, NameRef};
+use super::gate::{self, GATE, GatedPath};
 use super::observe::OBSERVE;
 use super::table::{TomlSection, Value, alternatives, shortened};
 use crate::rules::destination::Destination;
 use crate::rules::{Action, Criteria, LeaveUnits, Origin, PathBase, Rule, Target};
 
 /// The keys of a rule.
-pub const RULE_KEYS: [&str; 20] = [
+pub const RULE_KEYS: [&str; 21] = [
     "name",
     "user",
     "group",
@@ -33,6 +34,7 @@ pub const RULE_KEYS: [&str; 20] = [
     "below_any_user",
     "leave_units",
     "containers",
+    GATE,
 ];
 
 /// A rule as written, with unresolved names and not yet sorted among the rules of other files.
@@ -44,6 +46,8 @@ pub struct WrittenRule {
     pub priority: i32,
     /// The user and group names in the rule, in no particular order.
     pub mentions: Vec<NameRef>,
+    /// The files of a gated rule that acts, in the order of `exe`; none for other rules.
+    pub gated: Vec<GatedPath>,
 }
 
 /// Reads a rule; `observes` is whether it observes unless it says otherwise. The caller drops it when
@@ -71,6 +75,7 @@ pub(super) fn read(
         Some(value) => piece.boolean(value, OBSERVE).unwrap_or(true),
         None => observes,
     };
+    let gated = gate::read(table, observes, piece);
     let action = action(table, &header, piece);
     let first = table.iter().map(|(key, _)| key.span().start).min().unwrap_or(header.start);
     let origin = Origin { file: piece.text().file().clone(), line: piece.line(first) };
@@ -88,10 +93,12 @@ pub(super) fn read(
         exe_anywhere,
         leave_units,
         leave_containers,
-        is_gated: false,
+        is_gated: gated.is_some(),
         action,
     };
-    Some(WrittenRule { rule, priority: priority?, mentions })
+    // What only observes lets no execution wait, so its files need not be suitable for that.
+    let gated = gated.filter(|_| !observes).unwrap_or_default();
+    Some(WrittenRule { rule, priority: priority?, mentions, gated })
 }
 
 /// Returns `file:line`, with the base name of the file.

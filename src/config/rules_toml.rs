@@ -27,6 +27,7 @@ use crate::rules::Rule;
 use test_reader::TestReader;
 
 pub use super::criteria::{NameKind, NameRef};
+pub use super::gate::GatedPath;
 pub use super::rule_table::{RULE_KEYS, WrittenRule};
 
 /// The only version of the format so far.

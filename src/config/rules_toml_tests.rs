@@ -49,7 +49,7 @@ leave_units = true
 "#;
     let parsed = read(text);
     assert_eq!(parsed.diagnostics, []);
-    let WrittenRule { rule, priority, mentions } = &parsed.rules[0];
+    let WrittenRule { rule, priority, mentions, .. } = &parsed.rules[0];
     assert_eq!((&*rule.name, *priority, rule.origin.line), ("pools", -3, 4));
     let glob = |text: &str| Glob::parse(text.as_bytes()).unwrap();
     let expected = Criteria {

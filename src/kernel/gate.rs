@@ -1,7 +1,10 @@
 //! The gate: executions of the files of gated rules wait until their process is in its cgroup.
 
+mod probe;
+
 use crate::event::{Nanos, Pid};
 use crate::kernel::process::ProcessHandle;
+pub use probe::probe;
 
 /// An execution of a gated file, which waits.
 #[derive(Debug)]

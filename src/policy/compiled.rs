@@ -19,7 +19,7 @@ use crate::policy::settings_update::SettingsUpdate;
 use crate::rules::destination::Specifier;
 use crate::rules::matcher::{Matcher, SharedPlans, UserPlan};
 use crate::rules::names::UserIdentity;
-use crate::rules::{Facts, PathBase, Rule, RuleId, Target, Which};
+use crate::rules::{ExeTest, Facts, PathBase, Rule, RuleId, Target, Which};
 
 use std::cell::Cell;
 use std::fmt;
@@ -75,6 +75,8 @@ pub struct Policy {
     pub ancestors: Option<AncestorPrograms>,
     /// First components of destinations at the root of a hierarchy.
     top_level: HashSet<String, FixedState>,
+    /// Files of gated rules.
+    gated_files: Box<[Box<[u8]>]>,
 }
 
 /// Summary of a set of rules for status and log output.
@@ -222,6 +224,7 @@ impl Policy {
             context,
             ancestors,
             top_level,
+            gated_files: gated_files(matcher.rules()),
             matcher,
         }
     }
@@ -344,6 +347,12 @@ impl Policy {
         [&self.root, &self.legacy_root]
     }
 
+    /// Returns the paths of the files whose executions wait for the placement, sorted. A file whose directory is a
+    /// symbolic link has two: as written, and without links.
+    pub fn gated_files(&self) -> &[Box<[u8]>] {
+        &self.gated_files
+    }
+
     /// Checks whether the top-level cgroup `name` can be one of a destination at the root of a
     /// hierarchy.
     pub fn is_top_level(&self, name: &str) -> bool {
@@ -371,6 +380,19 @@ pub(crate) fn test_policy(rules: &str, users: Vec<UserIdentity>) -> Policy {
         crate::rules::names::resolve(written.rule, &names).0.expect("no unknown name")
     });
     tests::policy_of(rules, users)
+}
+
+/// Returns the files of the gated rules that place processes.
+fn gated_files(rules: &[Rule]) -> Box<[Box<[u8]>]> {
+    let gated = rules.iter().filter(|rule| rule.is_gated && !rule.action.targets().is_empty());
+    let paths = gated.flat_map(|rule| &rule.when.exes).filter_map(|test| match test {
+        ExeTest::Path(path) => Some(path.as_slice().into()),
+        ExeTest::PathGlob(_) | ExeTest::Base(_) | ExeTest::BaseGlob(_) => None,
+    });
+    let mut paths: Vec<Box<[u8]>> = paths.collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into()
 }
 
 /// Returns the first component of the path of a target.
@@ -468,6 +490,28 @@ mod tests {
         assert_eq!(policy(&rules, nameless.clone()).can_move(Uid(5)), Some(false));
         let rules = format!("{rules}[[rule]]\ngroup = \"50\"\n{PLACE}");
         assert_eq!(policy(&rules, nameless).can_move(Uid(5)), Some(true));
+    }
+
+    #[test]
+    fn the_files_of_gated_rules_that_place_are_gated() {
+        let rule = |exe: &str, more: &str| format!("[[rule]]\nexe = {exe}\n{more}\n");
+        let rules = [
+            rule("[\"/usr/bin/c\", \"/usr/bin/a\"]", "cgroup = \"x\"\ngate = true"),
+            rule("\"/usr/bin/a\"", "user = 7\ncgroup = \"x\"\ngate = true"),
+            rule("\"/usr/bin/d\"", "cgroup = \"x\"\ngate = false"),
+            rule("\"/usr/bin/e\"", "cgroup = \"x\""),
+        ];
+        let gated = |policy: &Policy| {
+            let paths = policy.gated_files().iter();
+            paths.map(|path| String::from_utf8_lossy(path).into_owned()).collect::<Vec<_>>()
+        };
+        let all = policy(&rules.concat(), Vec::new());
+        assert_eq!(gated(&all), ["/usr/bin/a", "/usr/bin/c"]);
+        let mut rules = all.matcher.rules().to_vec();
+        rules[0].action = rules[0].action.clone().observed();
+        let rest = policy_of(rules.into_iter(), Vec::new());
+        assert_eq!(gated(&rest), ["/usr/bin/a"]);
+        assert_eq!(gated(&policy("", Vec::new())), [""; 0]);
     }
 
     /// 100 rules for a range of users, and 1,000 users in it: each set of rules is stored once.

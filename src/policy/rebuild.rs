@@ -7,6 +7,7 @@ mod assemble;
 mod assertions;
 mod compiled_rules;
 mod controllers;
+mod gate;
 mod loaded_config;
 mod managed_roots;
 mod planned;
@@ -28,6 +29,7 @@ use crate::cgroup::host::{Host, ManagedRoots};
 use crate::cgroup::mounts::Hierarchies;
 use crate::config::diagnostic::{Diagnostic, Severity, has_errors, new_errors};
 use crate::event::Nanos;
+use crate::kernel::gate::probe;
 use crate::policy::load::{
     FileOutcome, ListedFile, Loaded, NameService, Overlay, Sources, Subordinates, load_over,
 };
@@ -53,6 +55,9 @@ use stored::VersionStore;
 
 /// Creates the observer of evaluations for rules that may become active.
 pub type ObserverOf = fn(&Loaded) -> Option<Box<dyn DecisionObserver>>;
+
+/// Tests whether executions can wait on this host, and returns what is missing.
+pub type GateProbe = fn() -> Result<(), String>;
 
 /// Candidate for the next policy, adapted to this host.
 struct PolicyCandidate {
@@ -88,6 +93,7 @@ pub struct PolicyBuilder {
     cell: PolicyCell,
     /// Names in the active rules that the name service does not know.
     missing: Vec<UnknownName>,
+    probe_gate: GateProbe,
 }
 
 impl PolicyBuilder {
@@ -119,7 +125,14 @@ impl PolicyBuilder {
             preloaded,
             cell: PolicyCell::default(),
             missing: Vec::new(),
+            probe_gate: probe,
         }
+    }
+
+    /// Sets the function that returns what the host lacks for gated rules.
+    #[must_use]
+    pub fn with_gate_probe(self, probe_gate: GateProbe) -> Self {
+        Self { probe_gate, ..self }
     }
 
     /// Sets the configuration for the first load, so that the files are not read for it.
@@ -241,6 +254,7 @@ impl PolicyBuilder {
         let rules = Arc::make_mut(&mut loaded.rules);
         let missing = controllers::missing(rules, &loaded.specs, &self.hierarchies);
         loaded.diagnostics.extend(missing);
+        loaded.diagnostics.extend(gate::missing(&loaded.rules, self.probe_gate));
         match sysinfo() {
             Ok(host) => loaded.specs.share_out(host.ram_total()),
             Err(errno) => ::log::error!("cannot read the size of the memory: {}", errno.desc()),

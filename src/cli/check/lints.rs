@@ -74,6 +74,9 @@ fn missing_programs(rules: &[Rule], pages: &mut Pages) -> Vec<Diagnostic> {
         // An executable in a container cannot be checked.
         let exes = if rule.exe_anywhere && !rule.is_legacy() { &[][..] } else { &rule.when.exes };
         let mut seen = HashSet::new();
+        // A missing file of a gated rule is reported where it is checked, when the rules are loaded.
+        let is_reported = rule.is_gated && !rule.action.observes();
+        let exes = if is_reported { &[][..] } else { exes };
         for test in exes.iter().chain(&rule.not.exes) {
             let ExeTest::Path(path) = test else { continue };
             let exists = *is_there.entry(path).or_insert_with(|| exists(path));

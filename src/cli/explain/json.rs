@@ -65,6 +65,8 @@ struct Decider {
     name: String,
     file: String,
     line: u32,
+    /// Whether executions of its files wait for the placement.
+    gate: bool,
 }
 
 #[derive(Serialize)]
@@ -191,9 +193,15 @@ fn place(seat: &HierarchyState) -> PlaceElement {
 
 fn decider(survey: &LoadedConfig, RuleId(id): RuleId) -> Option<Decider> {
     let rule = survey.loaded.rules.get(id as usize)?;
-    let Rule { name, origin, .. } = rule;
+    let Rule { name, origin, is_gated, .. } = rule;
     let file = text(origin.file.as_os_str().as_encoded_bytes());
-    Some(Decider { number: id as usize + 1, name: name.to_string(), file, line: origin.line })
+    Some(Decider {
+        number: id as usize + 1,
+        name: name.to_string(),
+        file,
+        line: origin.line,
+        gate: *is_gated,
+    })
 }
 
 /// Returns the rules that would match, but only observe.

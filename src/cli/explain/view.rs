@@ -59,6 +59,9 @@ pub fn show(
     if let Some(rule) = rule {
         let name = rule.given_name().map(|name| format!("\"{}\", ", Escaped(name)));
         item("rule", &format!("{}{}", name.unwrap_or_default(), rule_wording::origin(rule)), out)?;
+        if rule.is_gated {
+            item("gate", "executions of its files wait for the placement", out)?;
+        }
     }
     for text in &observed {
         item("observed", text, out)?;

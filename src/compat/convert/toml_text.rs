@@ -108,6 +108,7 @@ pub(super) fn says(text: &str, meant: &Rule) -> Result<(), String> {
         && read.rule.not.is_empty()
         && (meant.when.exes.is_empty() || read.rule.exe_anywhere == meant.exe_anywhere)
         && leaves_units(&read.rule) == leaves_units(meant)
+        && read.rule.is_gated == meant.is_gated
         && same_action(&read.rule.action, &meant.action);
     is_same.then_some(()).ok_or_else(|| "a TOML rule would have a different meaning".to_owned())
 }

@@ -136,6 +136,31 @@ const FAULTS: &[(&str, &str)] = &[
         "4:14: containers must be true, false, a pattern such as \"docker:web-*\" or a list of patterns, not an integer",
     ),
     ("user = 7\ncgroup = \"x\"\ncontainers = []", "4:14: containers is an empty list"),
+    ("user = \"a\"\ncgroup = \"x\"\ngate = true", "4:8: gate without exe"),
+    (
+        "user = \"a\"\nnot = { exe = \"/bin/x\" }\ncgroup = \"x\"\ngate = true",
+        "5:8: gate without exe",
+    ),
+    (
+        "exe = [\"/bin/a\", \"b\"]\ncgroup = \"x\"\ngate = true",
+        "2:18: gate with a base name: \"b\"",
+    ),
+    ("exe = \"/bin/a*\"\ncgroup = \"x\"\ngate = true", "2:7: gate with a pattern: \"/bin/a*\""),
+    ("exe = \"bin/a\"\ncgroup = \"x\"\ngate = true", "2:7: exe is a relative path"),
+    ("exe = []\ncgroup = \"x\"\ngate = true", "2:7: exe is an empty list"),
+    ("exe = \"\"\ncgroup = \"x\"\ngate = true", "2:7: exe is empty"),
+    (
+        "exe = \"/bin/a\"\nignore = true\ngate = true",
+        "4:8: gate cannot be combined with ignore = true",
+    ),
+    (
+        "exe = \"/bin/a\"\ncgroup = \"x\"\nexe_anywhere = true\ngate = true",
+        "5:8: gate cannot be combined with exe_anywhere = true",
+    ),
+    (
+        "exe = \"/bin/a\"\ncgroup = \"x\"\ngate = 1",
+        "4:8: gate must be true or false, not an integer",
+    ),
     ("user = \"a\"\ncgroup = \"x\"\nuser = \"b\"", "4:1: duplicate key"),
     (
         "user = \"a\"\ncgroup = \"x\"\nuser.x = \"b\"",
@@ -172,6 +197,24 @@ fn warnings_keep_the_rule() {
     let (rule, wrong) = rule_with("user = 5\nignore = true\ncontainers = \"lxc:*\"");
     assert!(rule.is_some());
     assert_eq!(wrong, ["4:14: containers has no effect without cgroup"]);
+}
+
+#[test]
+fn a_gated_rule_has_files() {
+    let lines = "exe = [\"/bin/a\", \"/bin/b\"]\nnot = { exe = \"c*\" }\ncgroup = \"x\"\n";
+    let gated = |more: &str| {
+        let parsed = read(&format!("version = 1\nrequires = \"0.2\"\n[[rule]]\n{lines}{more}"));
+        let said: Vec<String> = parsed.diagnostics.iter().map(|d| d.message.clone()).collect();
+        let [WrittenRule { rule, gated, .. }] = &*parsed.rules else { panic!("{said:?}") };
+        let paths = gated.iter().map(|file| String::from_utf8(file.path.clone()).unwrap());
+        (rule.is_gated, paths.collect::<Vec<_>>(), said)
+    };
+    let files = ["/bin/a", "/bin/b"].map(str::to_owned).to_vec();
+    assert_eq!(gated("gate = true"), (true, files, Vec::new()));
+    assert_eq!(gated("gate = false"), (false, Vec::new(), Vec::new()));
+    assert_eq!(gated("gate = false\nexe_anywhere = true"), (false, Vec::new(), Vec::new()));
+    let warning = "gate has no effect while the rule observes".to_owned();
+    assert_eq!(gated("gate = true\nobserve = true"), (true, Vec::new(), vec![warning]));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod cgconfig;
 pub mod container_files;
 mod executables;
+mod gated_files;
 mod given;
 mod group_specs;
 mod legacy;
@@ -43,6 +44,7 @@ use crate::rules::{Action, Rule, Target};
 use cgconfig::DescribedGroup;
 pub use cgconfig::{ConfiguredGroups, groups};
 use executables::RealDirectories;
+use gated_files::GatedFiles;
 pub use given::{GivenFile, GivenKind, load_given, load_given_with};
 pub use group_specs::KEYS as GROUP_KEYS;
 pub use legacy::UpstreamVerdict;
@@ -180,6 +182,7 @@ struct Loader<'s> {
     owner: Uid,
     resolver: Resolver<'s>,
     real_directories: RealDirectories,
+    gated_files: GatedFiles,
     /// The rules of legacy files, which come first.
     legacy: Vec<(i32, Rule)>,
     /// The first name in each legacy rule, by file and line.
@@ -206,6 +209,7 @@ impl<'s> Loader<'s> {
             owner,
             resolver: Resolver::new(service),
             real_directories: RealDirectories::default(),
+            gated_files: GatedFiles::default(),
             legacy: Vec::new(),
             mentioned: Vec::new(),
             rules: Vec::new(),
@@ -273,10 +277,14 @@ impl<'s> Loader<'s> {
             self.tests.push(TestedFile { rules: rules.clone(), tests });
         }
         self.lost_destinations.extend(lost_destinations);
-        self.real_directories.add(rules.iter_mut().map(|written| &mut written.rule), self.owner);
         self.diagnostics.extend(diagnostics);
         let source = SourceText::new(path, text);
         let mut report = Diagnostics::new(&source);
+        let (before, parsed) = (self.rules.len(), rules.len());
+        let written: Vec<String> =
+            rules.iter().flat_map(|own| rules_toml::destinations(&own.rule)).collect();
+        self.gated_files.check(&mut rules, self.owner, &mut report);
+        self.real_directories.add(rules.iter_mut().map(|written| &mut written.rule), self.owner);
         let tables =
             groups.iter().map(|group| group_specs::table(group, &mut report, &mut self.resolver));
         self.specs.tables.extend(tables);
@@ -284,9 +292,6 @@ impl<'s> Loader<'s> {
             units::table(unit, &mut report, &mut self.resolver, &mut self.specs);
         });
         self.diagnostics.extend(report.finish());
-        let (before, parsed) = (self.rules.len(), rules.len());
-        let written: Vec<String> =
-            rules.iter().flat_map(|own| rules_toml::destinations(&own.rule)).collect();
         let severity = Severity::Error;
         let unknown = self.resolver.resolve(rules, path, text, severity, &mut self.rules);
         self.diagnostics.extend(unknown);

@@ -107,7 +107,7 @@ impl<'s> Resolver<'s> {
     ) -> Vec<Diagnostic> {
         let text = SourceText::new(file, text);
         let mut report = Diagnostics::new(&text);
-        for WrittenRule { rule, priority, mentions } in written {
+        for WrittenRule { rule, priority, mentions, .. } in written {
             mentions.iter().for_each(|mention| self.look_up(mention));
             let (rule, unknown) = resolve(rule, &self.names);
             self.report_error(mentions, unknown, severity, rule.is_some(), &mut report);
