@@ -141,9 +141,6 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(machine: u64, source: Source, sets: Rc<RuleSets>, journal: Journal) -> Self {
         let config = Config::of(machine);
-        let unified = hierarchy(Version::V2, "", &["memory", "pids", "cpuset"]);
-        let cpu = hierarchy(Version::V1, "cpu,cpuacct", &["cpu", "cpuacct"]);
-        let trees = if config.has_v1 { vec![unified, cpu] } else { vec![unified] };
         let mut own = Self {
             config,
             source,
@@ -157,7 +154,7 @@ impl Machine {
             thread_ids: Vec::new(),
             last_pid: FIRST_PID - 1,
             identities: 0,
-            hierarchies: Rc::new(Hierarchies::new(trees)),
+            hierarchies: Rc::new(hierarchies(config)),
             cgroups: Cgroups::default(),
             event_socket: Socket { room: config.event_room, ..Socket::default() },
             fork_socket: Socket { room: config.fork_room, ..Socket::default() },
@@ -495,6 +492,13 @@ impl Machine {
             text.extend_from_slice(format!("{id}:{}:{path}{deleted}\n", tree.listed).as_bytes());
         }
     }
+}
+
+/// Returns the mounted hierarchies.
+fn hierarchies(config: Config) -> Hierarchies {
+    let unified = hierarchy(Version::V2, "", &["memory", "pids", "cpuset"]);
+    let cpu = hierarchy(Version::V1, "cpu,cpuacct", &["cpu", "cpuacct"]);
+    Hierarchies::new(if config.has_v1 { vec![unified, cpu] } else { vec![unified] })
 }
 
 fn hierarchy(version: Version, listed: &str, controllers: &[&str]) -> Hierarchy {

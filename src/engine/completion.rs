@@ -21,6 +21,7 @@ impl<K: Kernel> Engine<K> {
         outcome: Placement,
     ) {
         let evaluation = job.evaluation;
+        self.settle_gated(evaluation, outcome);
         let now = self.kernel.now();
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(evaluation, handle, outcome, now);
@@ -215,7 +216,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Reverts a move after the PID was reused during it: the new process returns to the cgroup in
     /// which it was born, and is evaluated.
-    fn undo(&mut self, evaluation: EvaluationRequest, now: Nanos) {
+    pub(super) fn undo(&mut self, evaluation: EvaluationRequest, now: Nanos) {
         self.metrics.reused_pids.increment();
         self.intake.forks_are_due = true;
         let status = self.kernel.status(evaluation.pid);

@@ -19,6 +19,8 @@ use crate::tracking::queue;
 
 #[path = "ancestry_tests.rs"]
 mod ancestry;
+#[path = "gate_tests.rs"]
+mod gate;
 #[path = "late_children_tests.rs"]
 mod late_children;
 #[path = "observe_tests.rs"]

@@ -76,7 +76,11 @@ impl<K: Kernel> Engine<K> {
             self.metrics.deferred.increment();
             return None;
         }
-        let job = self.of_present_process(job, &handle);
+        let mut job = self.of_present_process(job, &handle);
+        if self.gate.holds(&mut job.evaluation) {
+            self.finish(&job, Some(&handle), Placement::Waiting);
+            return None;
+        }
         if job.queue == Queue::Batch && evaluation.cause.contains(Cause::EXEC) {
             self.note_exec(evaluation);
         }

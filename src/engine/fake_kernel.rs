@@ -17,6 +17,7 @@ use crate::event::{Event, EventKind, Gid, Nanos, Pid, Task, Uid};
 use crate::kernel::connector::{ConnectorError, Drained, Losses};
 use crate::kernel::container::Containment;
 use crate::kernel::exe_pool::Examination;
+use crate::kernel::gate::GatedExec;
 use crate::kernel::moves::TracedMove;
 use crate::kernel::process::{ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::user_manager::{LookupError, LookupReply, ManagerProcess, ManagerProcesses};
@@ -71,6 +72,14 @@ pub(super) struct FakeKernel {
     pub(super) replies: Vec<WorkerReply>,
     /// Requested plans.
     pub(super) plans: Vec<PlanRequest>,
+    /// Files whose executions wait.
+    pub(super) gated_files: Vec<Box<[u8]>>,
+    /// Executions that wait.
+    pub(super) gated: VecDeque<GatedExec>,
+    /// Tickets of those that were answered.
+    pub(super) answered: Vec<u64>,
+    /// Number of threads of each process.
+    pub(super) thread_count: u64,
     pub(super) hierarchies: Hierarchies,
     /// Paths of the opened cgroups.
     pub(super) groups: Vec<String>,
@@ -87,7 +96,7 @@ impl FakeKernel {
     pub(super) fn new() -> Self {
         let unified = Hierarchy::for_test(Version::V2, "/nowhere", "", Vec::new());
         let hierarchies = Hierarchies::new(vec![unified]);
-        Self { clock: Cell::new(1_000_000_000), hierarchies, ..Self::default() }
+        Self { clock: Cell::new(1_000_000_000), thread_count: 1, hierarchies, ..Self::default() }
     }
 
     /// Starts a process that no event reports.
@@ -117,6 +126,17 @@ impl FakeKernel {
         let at = self.now();
         let moved = TracedMove { at, mover, pid: raw, is_birth: false, hierarchy: 0 };
         self.moves.iter_mut().for_each(|moves| moves.push(moved));
+    }
+
+    /// Lets a process begin to execute a gated file. Returns the ticket.
+    pub(super) fn begin_exec(&mut self, raw: u32, path: &str) -> u64 {
+        let (pid, since) = (pid(raw), self.now());
+        let ticket = self.clock.get();
+        let path = path.as_bytes().into();
+        let exec =
+            self.open_process(pid).map(|handle| GatedExec { pid, handle, path, since, ticket });
+        self.gated.extend(exec);
+        ticket
     }
 
     /// Lets a process execute a program.
@@ -232,7 +252,7 @@ impl Kernel for FakeKernel {
         self.get(pid).map(|process| (Uid(process.uid), Gid(process.uid)))
     }
     fn thread_count(&self, pid: Pid) -> u64 {
-        u64::from(self.exists(pid))
+        if self.exists(pid) { self.thread_count } else { 0 }
     }
     fn has_thread_of_others(&self, _: Pid, _: (Uid, Gid)) -> bool {
         false
@@ -297,8 +317,31 @@ impl Kernel for FakeKernel {
         process.cgroup.clone_from(path);
         AttachResult::Moved
     }
-    fn move_back(&mut self, _: GroupId, _: Pid, _: &[u8], _: &[u8]) -> Result<(), CgroupError> {
+    fn move_back(
+        &mut self,
+        group: GroupId,
+        pid: Pid,
+        _: &[u8],
+        home: &[u8],
+    ) -> Result<(), CgroupError> {
+        let home = self.hierarchies[0].place(home).map(String::from_utf8_lossy);
+        let process = self.processes.get_mut(&pid.get());
+        if let (Some(home), Some(process)) = (home, process) {
+            if process.cgroup == self.groups[group.0] {
+                process.cgroup = home.into_owned();
+            }
+        }
         Ok(())
+    }
+    fn gate(&mut self, files: &[Box<[u8]>]) {
+        self.gated_files = files.to_vec();
+    }
+    fn next_gated(&mut self) -> Option<GatedExec> {
+        self.gated.pop_front()
+    }
+    fn answer_gated(&mut self, ticket: u64) -> bool {
+        self.answered.push(ticket);
+        true
     }
     fn placed(&mut self, _: Nanos) {}
     fn group_owner(&self, _: usize, _: &[u8]) -> Option<Uid> {

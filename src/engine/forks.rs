@@ -76,7 +76,7 @@ impl<K: Kernel> Engine<K> {
     /// Reads the fork socket after an evaluation took effect, and periodically.
     pub(super) fn drain_forks(&mut self) -> io::Result<()> {
         let traces_moves = self.traces_moves();
-        let Self { kernel, sticky, ancestry, placer, answered, .. } = self;
+        let Self { kernel, sticky, ancestry, placer, answered, gate, .. } = self;
         let status = self.intake.drain_forks(kernel, |fork, now, is_evaluated| {
             let births =
                 [sticky.heard(fork, now), ancestry.heard(fork), placer.origins().heard(fork)];
@@ -84,6 +84,7 @@ impl<K: Kernel> Engine<K> {
                 let evaluation = EvaluationRequest::at_once(fork.child, Cause::SCAN, now);
                 answered.push_back(Evaluation::new(evaluation));
             }
+            gate.heard(fork);
             if traces_moves {
                 placer.moves().forked(fork);
             }

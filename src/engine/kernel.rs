@@ -222,6 +222,9 @@ pub trait Kernel {
         None
     }
 
+    /// Looks whether other files have the paths of gated ones by now.
+    fn check_gated_files(&mut self) {}
+
     /// Lets the execution with this ticket go on. `false` if it did already, because it waited too long or its process
     /// was killed.
     fn answer_gated(&mut self, _ticket: u64) -> bool {

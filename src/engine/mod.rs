@@ -39,6 +39,7 @@ mod fake_kernel;
 #[cfg(test)]
 mod faulty_kernel;
 mod forks;
+mod gate;
 mod inheritance;
 mod intake;
 mod job;
@@ -78,6 +79,7 @@ use commands::PendingCommands;
 use decision_record::LastDecision;
 use evaluation::OpenEvaluation;
 use executables::Executables;
+use gate::GateMoves;
 use intake::EventIntake;
 use job::Evaluation;
 use kernel_errors::KernelErrors;
@@ -121,6 +123,9 @@ pub struct Engine<K> {
     events_read_from: Nanos,
     rescan: Rescan,
     rechecks: Rechecks,
+    /// Executions of files of active rules wait.
+    is_gated: bool,
+    gate: GateMoves,
     /// Evaluations that wait for a name.
     waiting: HashMap<PendingName, Vec<EvaluationRequest>, FixedState>,
     /// Evaluations that wait for an executable.
@@ -167,7 +172,7 @@ impl<K: Kernel> Engine<K> {
         rescan.want(Urgency::Now);
         let mut ancestry = AncestryTable::new(Arc::clone(&metrics));
         ancestry.activate(policy.ancestors.is_some());
-        Self {
+        let mut engine = Self {
             intake: EventIntake::new(kernel.now(), Arc::clone(&metrics)),
             errors: KernelErrors::new(Arc::clone(&metrics)),
             sticky: PinTable::new(Arc::clone(&metrics)),
@@ -180,6 +185,8 @@ impl<K: Kernel> Engine<K> {
             options,
             rescan,
             rechecks: Rechecks::default(),
+            is_gated: false,
+            gate: GateMoves::default(),
             waiting: HashMap::default(),
             executables: Executables::default(),
             answered: VecDeque::new(),
@@ -195,7 +202,9 @@ impl<K: Kernel> Engine<K> {
             also_needed: None,
             scan_for_moves: None,
             quiet_until: Nanos(0),
-        }
+        };
+        engine.close_gate();
+        engine
     }
 
     /// Returns the access to the machine.
@@ -237,6 +246,7 @@ impl<K: Kernel> Engine<K> {
     /// Activates `policy` and schedules a scan of all processes.
     fn adopt(&mut self, mut policy: Box<Policy>) {
         self.abandon_running_plan();
+        self.abandon_gated();
         // The daemon may not have taken those of the last policy yet.
         let earlier = self.policy.settings.take();
         policy.settings = SettingsUpdate::merge(earlier, policy.settings.take());
@@ -244,6 +254,7 @@ impl<K: Kernel> Engine<K> {
         // Before the scan, so that no change of a group is missed.
         self.kernel.accept_gid_events(self.policy.needs_gid_events());
         self.placer.adopt(&self.policy, &mut self.kernel);
+        self.close_gate();
         self.ancestry.activate(self.policy.ancestors.is_some());
         self.kernel.retire(earlier);
         self.metrics.reloads.increment();

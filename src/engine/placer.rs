@@ -124,8 +124,8 @@ pub struct Placer {
     /// Buffer for `/proc/PID/cgroup`.
     text: Vec<u8>,
     known_texts: KnownTexts,
-    /// The last cgroup that a PID was written to.
-    written: Option<GroupId>,
+    /// The cgroups that the PID of the last process was written to.
+    written: Vec<GroupId>,
 }
 
 impl Placer {
@@ -147,7 +147,7 @@ impl Placer {
             failures: Vec::new(),
             text: Vec::new(),
             known_texts: KnownTexts::default(),
-            written: None,
+            written: Vec::new(),
         }
     }
 
@@ -165,6 +165,11 @@ impl Placer {
     /// refused move.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Returns the cgroups that the PID of the last process was written to.
+    pub(super) fn written(&self) -> &[GroupId] {
+        &self.written
     }
 
     /// Checks whether failures were recorded since they were last taken.
@@ -207,7 +212,7 @@ impl Placer {
             // Never a decision: the search continued.
             Action::Observe(_) => return Ok(Placement::NoRule),
         };
-        self.written = None;
+        self.written.clear();
         self.errno = None;
         self.obstacle = None;
         let mut outcome = Placement::InPlace;

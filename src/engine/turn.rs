@@ -152,6 +152,7 @@ impl<K: Kernel> Engine<K> {
     fn work(&mut self, progress: &mut Progress) -> io::Result<Option<ReadRequest>> {
         match progress.stage {
             TurnStage::Receive => {
+                self.serve_gate();
                 self.note_evaluated();
                 let drained = self.intake.drain_events(&mut self.kernel);
                 self.tolerate("reading of events", drained)?;
@@ -190,6 +191,7 @@ impl<K: Kernel> Engine<K> {
                 self.end_part_of(progress.stage, has_begun);
                 return Ok(Some(request));
             }
+            self.serve_gate();
         }
         self.end_part_of(progress.stage, has_begun);
         if progress.stage == TurnStage::Scan {
@@ -226,7 +228,8 @@ impl<K: Kernel> Engine<K> {
             }
             TurnStage::Answered => {
                 let answered = self.answered.pop_front();
-                return answered.or_else(|| self.next_examined()).or_else(|| self.next_late());
+                let next = answered.or_else(|| self.next_examined()).or_else(|| self.next_late());
+                return next.or_else(|| self.next_gated());
             }
             TurnStage::Asked => return self.next_asked().map(Evaluation::asked),
             TurnStage::Receive | TurnStage::Follow | TurnStage::Errands | TurnStage::Plan => {
@@ -255,6 +258,7 @@ impl<K: Kernel> Engine<K> {
             || self.placer.has_moves()
             || self.has_command()
             || self.plan_due().is_some_and(|due| due <= self.kernel.now())
+            || self.gate.due().is_some_and(|due| due <= self.kernel.now())
     }
 
     /// Returns the time at which [`Self::turn`] must be called even without events. Called when a
@@ -271,6 +275,7 @@ impl<K: Kernel> Engine<K> {
             moves,
             reports,
             self.plan_due(),
+            self.gate.due(),
         ]
         .into_iter()
         .flatten()

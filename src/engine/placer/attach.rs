@@ -48,7 +48,7 @@ impl Placer {
         } else {
             self.external.history.forget(pid);
         }
-        self.written = Some(group);
+        self.written.push(group);
         match kernel.attach(group, pid, now) {
             AttachResult::InPlace => Placement::InPlace,
             AttachResult::Gone => Placement::Gone,

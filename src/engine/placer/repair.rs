@@ -4,6 +4,7 @@
 use nix::errno::Errno;
 
 use super::Placer;
+use crate::cgroup::tree::GroupId;
 use crate::engine::kernel::Kernel;
 use crate::event::Pid;
 use crate::kernel::errno::can_pass;
@@ -25,11 +26,30 @@ impl Placer {
         }
     }
 
+    /// Moves a process out of these cgroups to those of `home`, a text of `/proc/PID/cgroup`. It has no rule there.
+    pub(in crate::engine) fn move_home(
+        &mut self,
+        kernel: &mut impl Kernel,
+        pid: Pid,
+        groups: &[GroupId],
+        home: &[u8],
+    ) {
+        self.external.origins.end(pid);
+        let now = kernel.cgroup(pid, None).map(<[u8]>::to_vec).unwrap_or_default();
+        for group in groups {
+            if let Err(refusal) = kernel.move_back(*group, pid, &now, home) {
+                ::log::warn!(
+                    "process {pid} was moved for an execution that failed, and cannot be moved back: {refusal}"
+                );
+            }
+        }
+    }
+
     /// Moves back a process that was moved because it reused the PID of one that exited. Its
     /// destination is the cgroup of the process `creator`, in which it was probably created. Only a
     /// process in the cgroup of the last write is moved.
     pub fn return_to_birth(&mut self, kernel: &mut impl Kernel, pid: Pid, creator: Pid) {
-        let Some(group) = self.written.take() else { return };
+        let Some(group) = self.written.pop() else { return };
         let Some(text) = kernel.cgroup(creator, None) else { return };
         let home = text.to_vec();
         for _ in 0..ATTEMPTS {
