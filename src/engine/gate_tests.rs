@@ -40,6 +40,9 @@ fn a_process_is_in_its_cgroup_before_the_program_begins() {
     assert_eq!([101, 102].map(|raw| world.cgroup_of(raw)), ["/tools"; 2]);
     assert!(world.engine.gate.is_empty());
     assert_eq!(world.returned(), 0);
+    // The exec, and the child that was born meanwhile.
+    let hits = world.engine.policy.hits.get(RuleId(0)).unwrap();
+    assert_eq!((hits.matched.get(), hits.placed.get()), (2, 1));
     assert_eq!(world.count(|metrics| metrics.gated.get()), 1);
     assert_eq!(world.count(|metrics| metrics.ungated.get()), 0);
 }

@@ -23,7 +23,8 @@ impl<K: Kernel> Engine<K> {
         if let Some(own) =
             self.last_decision.rule.filter(|_| is_counted).and_then(|id| hits.get(id))
         {
-            own.matched.increment();
+            // The exec that follows is counted.
+            own.matched.add(u64::from(evaluation.cause != Cause::GATE));
             if outcome == Placement::Placed {
                 own.placed.increment();
             }

@@ -160,7 +160,7 @@ counters! {
     gate_opened,
     /// Processes returned to their cgroup, because the execution that the gate had placed them for failed.
     gate_returned,
-    /// Processes placed by a gated rule after their execution, for which it did not wait.
+    /// Processes placed by a gated rule after their execution, because it went on before or did not wait.
     ungated,
     /// PIDs reused between evaluation and move; the process was evaluated again.
     reused_pids,
