@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -19,6 +19,7 @@ use cgruled::kernel::gate::{Gate, GatedExec};
 use cgruled::telemetry::metrics::Metrics;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, setrlimit};
 use tempfile::TempDir;
 
 /// Tests count the descriptors of their process, so one runs at a time.
@@ -87,18 +88,28 @@ impl Host {
         }
     }
 
-    /// Starts a thread that answers as the engine does, until it is stopped.
+    /// Starts a thread that takes executions as the engine does and answers them, until it is stopped.
     fn answer(&self) -> Engine {
+        self.take(false, true)
+    }
+
+    fn take(&self, is_realtime: bool, answers: bool) -> Engine {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let (gate, wakeup) = (Arc::clone(&self.gate), Arc::clone(&self.wakeup));
         let (stop, count) = (Arc::clone(&is_stopping), Arc::clone(&answered));
         let thread = thread::spawn(move || {
+            if is_realtime {
+                cgruled::sys::realtime::set_realtime().unwrap();
+            }
             while !stop.load(Ordering::Relaxed) {
                 let mut fds = [PollFd::new(wakeup.as_fd(), PollFlags::POLLIN)];
                 poll(&mut fds, PollTimeout::from(100u8)).unwrap();
                 let _written = wakeup.read();
                 while let Some(exec) = gate.next() {
+                    if !answers {
+                        continue;
+                    }
                     count.fetch_add(u64::from(gate.answer(exec.ticket)), Ordering::Relaxed);
                 }
             }
@@ -315,41 +326,61 @@ fn many_executions_without_answers_go_on_together() {
     assert!(host.metrics.gate_waits.get() - waits > 200);
 }
 
-/// Holds a gate in a process of its own: it runs this test alone, and answers until its input ends.
+/// Holds a gate in a process of its own: it runs this test alone, and answers until its input ends, in the way that
+/// `GATE_HOLDER_MODE` contains: `realtime`, `silent`, `exhausted` (without a free descriptor).
 #[test]
 #[ignore = "started by other tests"]
 fn holder() {
     let Some(directory) = std::env::var_os("GATE_HOLDER") else { return };
     let host = Host::start().unwrap();
     host.gate.set_files(&[bytes(&Path::new(&directory).join("program"))]);
-    let engine = host.answer();
+    let mode = std::env::var("GATE_HOLDER_MODE").unwrap_or_default();
+    let engine = host.take(mode.contains("realtime"), !mode.contains("silent"));
+    let mut copies = Vec::new();
+    if mode.contains("exhausted") {
+        // After the files are marked.
+        thread::sleep(Duration::from_millis(300));
+        setrlimit(Resource::RLIMIT_NOFILE, 100, 100).unwrap();
+        copies.extend((0..100).map_while(|_| host.wakeup.as_fd().try_clone_to_owned().ok()));
+        assert!(copies.len() < 100);
+    }
     println!("\nholds");
     let _end = std::io::stdin().read_to_end(&mut Vec::new());
     drop(engine);
 }
 
-struct Holder(Child);
+/// A process with a gate, and its output, which it may write to until its end.
+struct Holder(Child, BufReader<ChildStdout>);
 
 impl Holder {
     fn start(directory: &Path) -> Self {
+        Self::start_as(directory, &std::env::var("GATE_HOLDER_MODE").unwrap_or_default())
+    }
+
+    fn start_as(directory: &Path, mode: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "holder", "--ignored", "--nocapture"])
             .env("GATE_HOLDER", directory)
+            .env("GATE_HOLDER_MODE", mode)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap() == "holds"));
-        child.stdout = None;
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while line != "holds\n" {
+            line.clear();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0);
+        }
         thread::sleep(Duration::from_millis(200));
-        Self(child)
+        Self(child, output)
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
+        let _read = self.1.read_to_string(&mut String::new());
         let _ended = self.0.wait();
     }
 }
@@ -383,8 +414,28 @@ fn executions_go_on_when_the_process_with_the_gate_is_stopped_or_killed() {
     }
 }
 
-/// Prints the time of an execution of a gated file with an immediate answer, of another file meanwhile, and of the latter
-/// without a gate.
+#[test]
+fn no_execution_is_refused_without_descriptors() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reason) = unavailable() {
+        return skip(&reason);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap().join("program");
+    fs::copy("/bin/true", &path).unwrap();
+    let _holder = Holder::start_as(path.parent().unwrap(), "exhausted");
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let path = path.clone();
+            thread::spawn(move || (0..20).map(|_| execute(&path)).max().unwrap())
+        })
+        .collect();
+    let times: Vec<Duration> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    println!("without descriptors: {:?}", times.into_iter().max().unwrap());
+}
+
+/// Prints the times of executions: of a gated file with an immediate answer and of another file in turn, then of the latter
+/// alone with and without a gate for the former.
 #[test]
 #[ignore = "a measurement, for an idle machine"]
 fn measure() {
@@ -394,17 +445,25 @@ fn measure() {
     let other = path.with_file_name("other");
     fs::copy("/bin/true", &path).unwrap();
     fs::copy("/bin/true", &other).unwrap();
-    let (mut gated, mut meanwhile, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gated, mut meanwhile) = (Vec::new(), Vec::new());
+    let (mut beside, mut without) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let holder = Holder::start(path.parent().unwrap());
         for _ in 0..200 {
             gated.push(execute(&path));
             meanwhile.push(execute(&other));
         }
+        beside.extend((0..200).map(|_| execute(&other)));
         drop(holder);
         without.extend((0..200).map(|_| execute(&other)));
     }
-    for (name, mut times) in [("gated", gated), ("other", meanwhile), ("without a gate", without)] {
+    let all = [
+        ("gated", gated),
+        ("another, in turn", meanwhile),
+        ("another, beside a gate", beside),
+        ("another, without a gate", without),
+    ];
+    for (name, mut times) in all {
         times.sort_unstable();
         let at = |percent: usize| times[times.len() * percent / 100];
         println!("{name}: 10 % {:?}, median {:?}, 90 % {:?}", at(10), at(50), at(90));

@@ -151,3 +151,79 @@ impl Drop for Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::waiting::Silence;
+    use super::*;
+    use crate::sys;
+
+    /// Starts a gate that a program with this text watches.
+    fn gate(directory: &Path, program: &str) -> Option<(Gate, Arc<Metrics>)> {
+        if !nix::unistd::geteuid().is_root() || probe().is_err() {
+            return None;
+        }
+        let watching = directory.join("watching");
+        fs::write(&watching, program).unwrap();
+        fs::set_permissions(&watching, Permissions::from_mode(0o700)).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let wakeup = Arc::new(EventFd::new().unwrap());
+        Some((Gate::start(wakeup, Arc::clone(&metrics), watching).unwrap(), metrics))
+    }
+
+    /// Executes the file in a child of another process, until executions of it wait or not.
+    fn run_until(path: &Path, metrics: &Metrics, waits: bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let before = metrics.gate_waits.get();
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", "\"$1\"; :", "sh"]).arg(path).stdin(Stdio::null());
+            assert!(shell.status().unwrap().success());
+            if (metrics.gate_waits.get() > before) == waits {
+                return;
+            }
+            assert!(Instant::now() < end, "an execution waits: {}", !waits);
+        }
+    }
+
+    #[test]
+    fn the_gate_is_opened_if_none_is_answered_until_files_are_set() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let Some((gate, metrics)) = gate(&directory, "#!/bin/sh\nexec sleep 600\n") else {
+            return;
+        };
+        let path = directory.join("program");
+        fs::copy("/bin/true", &path).unwrap();
+        let files = [path.to_str().unwrap().as_bytes().into()];
+        for opened in 0..2 {
+            gate.set_files(&files);
+            run_until(&path, &metrics, true);
+            assert_eq!(metrics.gate_opened.get(), opened);
+            gate.shared.with_queue(|queue| queue.silence = Silence::almost_over(sys::monotonic()));
+            run_until(&path, &metrics, false);
+            assert_eq!(metrics.gate_opened.get(), opened + 1);
+            assert!(gate.shared.group().is_none() && gate.shared.paths().is_empty());
+        }
+    }
+
+    #[test]
+    fn executions_do_not_wait_without_a_process_that_watches() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let Some((gate, metrics)) = gate(&directory, "#!/bin/sh\nexit 1\n") else { return };
+        let path = directory.join("program");
+        fs::copy("/bin/true", &path).unwrap();
+        gate.set_files(&[path.to_str().unwrap().as_bytes().into()]);
+        // The second start is given up at the sign of life after the exit of the first.
+        thread::sleep(Duration::from_millis(1000));
+        run_until(&path, &metrics, false);
+        assert!(gate.shared.paths().is_empty());
+    }
+}

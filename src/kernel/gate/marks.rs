@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -23,8 +23,12 @@ use super::directories::Directories;
 use super::group::Group;
 use super::shared::{Orders, Paths, Shared};
 use super::watch;
+use crate::event::Nanos;
+use crate::sys;
 use crate::sys::checked_path::open_checked;
 
+/// Time within which the watching process is not started twice, because a third one would exit, too.
+const RESTART_NS: u64 = 10_000_000_000;
 /// Groups that are marked for one order: another thread can close each of them.
 const ATTEMPTS: usize = 3;
 
@@ -36,6 +40,8 @@ pub(super) struct Marker {
     /// Thread that gives the signs of life.
     reader: u32,
     watching: Option<Child>,
+    /// Time of its last start, until an order to mark files.
+    started: Option<Nanos>,
     files: Vec<Box<[u8]>>,
     directories: Directories,
     /// Files that could not be marked, to report each once.
@@ -54,6 +60,7 @@ impl Marker {
             program,
             reader,
             watching: None,
+            started: None,
             files: Vec::new(),
             directories,
             reported: HashSet::new(),
@@ -83,7 +90,12 @@ impl Marker {
     fn obey(&mut self, orders: Orders, has_changed: bool) {
         if orders.watches {
             self.end_watching();
-            self.watch();
+            let is_again = self.started.is_some_and(|at| sys::monotonic().since(at) < RESTART_NS);
+            if is_again {
+                self.cannot_watch("it has exited within 10 s of its start");
+            } else {
+                self.watch();
+            }
         }
         if let Some(files) = orders.files {
             let has_removed = self.files.iter().any(|file| !files.contains(file));
@@ -93,7 +105,7 @@ impl Marker {
         } else if orders.renews {
             self.close_gate(false);
         } else if orders.rechecks || has_changed {
-            if let Some(group) = self.shared.group() {
+            if let Some(group) = self.shared.group().filter(|_| self.watching.is_some()) {
                 self.mark_all(&group);
             }
         }
@@ -174,23 +186,29 @@ impl Marker {
         match watch::start(&self.program, self.reader) {
             Ok((child, heart)) => {
                 self.watching = Some(child);
+                self.started = Some(sys::monotonic());
                 self.shared.set_heart(Some(heart));
                 true
             }
             Err(error) => {
-                ::log::error!(
-                    "executions of gated files do not wait: {} cannot be started to watch the daemon: {error}; run 'cgrulectl reload' to try again",
-                    self.program.display()
-                );
-                if let Some(group) = self.shared.group() {
-                    if let Err(error) = group.unmark_all() {
-                        ::log::error!("fanotify_mark: {error}: restart cgruled");
-                    }
-                }
-                self.shared.set_paths(Paths::new());
+                self.cannot_watch(&error.to_string());
                 false
             }
         }
+    }
+
+    /// Lets no execution wait, because nothing watches the daemon.
+    fn cannot_watch(&self, reason: &str) {
+        ::log::error!(
+            "executions of gated files do not wait: {} cannot watch the daemon: {reason}; run 'cgrulectl reload' to try again",
+            self.program.display()
+        );
+        if let Some(group) = self.shared.group() {
+            if let Err(error) = group.unmark_all() {
+                ::log::error!("fanotify_mark: {error}: restart cgruled");
+            }
+        }
+        self.shared.set_paths(Paths::new());
     }
 
     fn end_watching(&mut self) {
@@ -221,6 +239,6 @@ fn open_file(path: &Path, directories: &mut Directories) -> nix::Result<(Box<[u8
     if format != SFlag::S_IFREG {
         return Err(if format == SFlag::S_IFLNK { Errno::ELOOP } else { Errno::EACCES });
     }
-    let path = readlink(&*format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)))?;
+    let path = readlink(&*format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     Ok((path.into_vec().into(), file))
 }

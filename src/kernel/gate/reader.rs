@@ -167,6 +167,8 @@ impl Reader {
                 wake(&self.shared.wakeup);
             }
         }
+        // So that other threads cannot use all while nothing happens. If they have, the next read finds out.
+        let _kept = self.spare.keep(self.shared.to_reader.as_fd());
         if added > 1 {
             wake(&self.shared.wakeup);
         }
@@ -281,6 +283,8 @@ impl Reader {
         if !self.close_group(false) {
             return;
         }
+        // Otherwise the first late execution after a reload would open it again.
+        self.shared.with_queue(|queue| queue.silence.end());
         self.shared.set_paths(Paths::default());
         self.shared.metrics.gate_opened.increment();
         ::log::error!(

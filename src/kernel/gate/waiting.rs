@@ -174,6 +174,13 @@ impl Silence {
     /// Executions before that, since a rare execution can be late twice for other reasons.
     const EXECUTIONS: u32 = 8;
 
+    /// Returns the silence of a hot thread that is about to be taken for blocked.
+    #[cfg(test)]
+    pub(super) fn almost_over(now: Nanos) -> Self {
+        let since = now.0.saturating_sub(Self::LIMIT_NS);
+        Self { since: Some(Nanos(since)), executions: Self::EXECUTIONS }
+    }
+
     /// Records an answer.
     pub(super) fn end(&mut self) {
         *self = Self::default();
