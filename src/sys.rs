@@ -225,17 +225,32 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 /// Checks whether the process of a pidfd still exists, including as a zombie.
 pub fn pidfd_alive(pidfd: BorrowedFd<'_>) -> bool {
+    match pidfd_signal(pidfd, 0) {
+        Ok(()) => true,
+        Err(error) => error.raw_os_error() == Some(libc::EPERM),
+    }
+}
+
+/// Kills the process of a pidfd.
+///
+/// # Errors
+/// As pidfd_send_signal(2): `ESRCH` when it has been reaped.
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    pidfd_signal(pidfd, libc::SIGKILL)
+}
+
+fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: integers and a null siginfo, which the call allows.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
             pidfd.as_raw_fd(),
-            0,
+            signal,
             ptr::null::<libc::siginfo_t>(),
             0,
         )
     };
-    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+    check(libc::c_int::try_from(result).unwrap_or(-1)).map(drop)
 }
 
 /// `struct pidfd_info` in its first published form (64 bytes; `linux/pidfd.h` of Linux 6.13).
@@ -270,6 +285,8 @@ pub struct ProcessInfo {
     pub euid: u32,
     /// Effective GID of the process.
     pub egid: u32,
+    /// PID of its parent.
+    pub parent: u32,
     /// ID of its v2 cgroup: the inode number of the directory. 0 when the kernel did not report it.
     pub cgroup: u64,
 }
@@ -294,7 +311,7 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessInfo>> {
         return Ok(None);
     }
     let cgroup = if info.mask & CGROUP == 0 { 0 } else { info.cgroup };
-    Ok(Some(ProcessInfo { euid: info.euid, egid: info.egid, cgroup }))
+    Ok(Some(ProcessInfo { euid: info.euid, egid: info.egid, parent: info.ppid, cgroup }))
 }
 
 /// Checks whether pidfds on this kernel have inode numbers that are unique until the next boot:
@@ -317,7 +334,7 @@ pub fn file_system(file: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(rustix::fs::fstatfs(file)?.f_type as u64)
 }
 
-/// Returns the scheduling policy of a thread, as sched_getscheduler(2).
+/// Returns the scheduling policy of a thread, as sched_getscheduler(2); 0 is the calling thread.
 ///
 /// # Errors
 /// `ESRCH` when the thread does not exist.
@@ -325,6 +342,11 @@ pub fn scheduling_policy(pid: u32) -> io::Result<i32> {
     let pid = libc::pid_t::try_from(pid).unwrap_or(-1);
     // SAFETY: the call takes an integer.
     check(unsafe { libc::sched_getscheduler(pid) })
+}
+
+/// Checks whether a scheduling policy is a real-time one: `SCHED_FIFO` or `SCHED_RR`.
+pub fn is_real_time(policy: i32) -> bool {
+    matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
 }
 
 /// Checks whether SIGTERM or SIGINT is blocked and pending.

@@ -12,6 +12,7 @@ use cgruled::cli::command::usage_message;
 use cgruled::config::diagnostic::has_errors;
 use cgruled::config::quantity;
 use cgruled::daemon::{ControlPath, DaemonOptions, check, run};
+use cgruled::kernel::gate::watch_if_asked;
 use cgruled::telemetry::log::{print_diagnostic, report_error};
 
 #[derive(Parser)]
@@ -61,6 +62,9 @@ struct DaemonCommand {
 }
 
 fn main() -> ExitCode {
+    if watch_if_asked(std::env::args_os()) {
+        return ExitCode::SUCCESS;
+    }
     let given = match DaemonCommand::try_parse() {
         Ok(given) => given,
         Err(error) if error.use_stderr() => {

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if cgruled::kernel::gate::watch_if_asked(std::env::args_os()) {
+        return ExitCode::SUCCESS;
+    }
     let level = std::env::var_os("CGROUP_LOGLEVEL");
     ExitCode::from(cgruled::compat::cgrulesengd::run(std::env::args_os().skip(1), level.as_ref()))
 }

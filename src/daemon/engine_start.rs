@@ -60,8 +60,16 @@ pub(super) fn start_engine(
     let overview = StatusSource::new(Arc::clone(metrics), cell, hierarchies, is_dry_run, moves);
     let worker = WorkerHandle::open(builder).map_err(DaemonError::run("threads"))?;
     let activity = Arc::new(Activity::new().map_err(DaemonError::run("timerfd"))?);
-    let kernel = Linux::open(connector, tree, source, fast_moves, worker, Arc::clone(&activity))
-        .map_err(DaemonError::run("/proc"))?;
+    let kernel = Linux::open(
+        connector,
+        tree,
+        source,
+        fast_moves,
+        worker,
+        Arc::clone(&activity),
+        Arc::clone(metrics),
+    )
+    .map_err(DaemonError::run("/proc"))?;
     let options = engine_options(settings, external_moves, is_dry_run);
     let engine = Engine::new(kernel, policy, Arc::clone(metrics), options);
     Ok(StartedEngine { engine, overview, activity })

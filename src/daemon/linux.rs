@@ -24,6 +24,7 @@ use crate::event::{Event, Gid, Nanos, Pid, Uid};
 use crate::kernel::connector::{Connector, ConnectorError, Drained, Losses};
 use crate::kernel::container::{Containment, HostNamespaces};
 use crate::kernel::exe_pool::Examination;
+use crate::kernel::gate::{Gate, GatedExec};
 use crate::kernel::moves::{MoveTrace, OwnMoves, TracedMove};
 use crate::kernel::process::{ProcFs, ProcessHandle, ProcessRef, ProcessStatus};
 use crate::kernel::program::{ExeReader, ReadRequest};
@@ -33,6 +34,7 @@ use crate::policy::planned::PlanRequest;
 use crate::policy::worker::{WorkerHandle, WorkerReply};
 use crate::rules::container::ContainerKey;
 use crate::sys;
+use crate::telemetry::metrics::Metrics;
 use systemd_root::SystemdRoot;
 
 /// The running kernel.
@@ -50,6 +52,9 @@ pub(super) struct Linux {
     /// `None` if that hierarchy is not mounted.
     systemds_root: Option<SystemdRoot>,
     activity: Arc<Activity>,
+    /// Started with the first gated file, because it has two threads and a process.
+    gate: Option<Gate>,
+    metrics: Arc<Metrics>,
 }
 
 impl Linux {
@@ -64,6 +69,7 @@ impl Linux {
         fast_moves: FastMovesGuard,
         worker: WorkerHandle,
         activity: Arc<Activity>,
+        metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let proc = Path::new("/proc");
         let systemds_root = SystemdRoot::open(tree.hierarchies())?;
@@ -80,6 +86,8 @@ impl Linux {
             runs_systemd: Host::default().runs_systemd(),
             systemds_root,
             activity,
+            gate: None,
+            metrics,
         })
     }
 
@@ -356,6 +364,33 @@ impl Kernel for Linux {
         let Some(tree) = self.tree.hierarchies().unified() else { return false };
         let directory = tree.mount_point.join(path.trim_start_matches('/'));
         group_files::has_only(&directory, pid, leaves)
+    }
+
+    fn gate(&mut self, files: &[Box<[u8]>]) {
+        if self.gate.is_none() && !files.is_empty() {
+            let (waker, metrics) = (self.worker.waker(), Arc::clone(&self.metrics));
+            match Gate::start(waker, metrics, PathBuf::from("/proc/self/exe")) {
+                Ok(gate) => self.gate = Some(gate),
+                Err(error) => ::log::error!("{error}"),
+            }
+        }
+        if let Some(gate) = &self.gate {
+            gate.set_files(files);
+        }
+    }
+
+    fn next_gated(&mut self) -> Option<GatedExec> {
+        self.gate.as_ref()?.next()
+    }
+
+    fn check_gated_files(&mut self) {
+        if let Some(gate) = &self.gate {
+            gate.check_marks();
+        }
+    }
+
+    fn answer_gated(&mut self, ticket: u64) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.answer(ticket))
     }
 
     fn replies(&mut self) -> Vec<WorkerReply> {

@@ -1,10 +1,38 @@
 //! The gate: executions of the files of gated rules wait until their process is in its cgroup.
+//!
+//! The kernel suspends each execution of a marked file until this process answers it. [`reader`] reads the executions and
+//! lets each go on after 10 ms in any case; the hot thread takes and answers them; [`marks`] marks the files; another
+//! process, [`watch`], kills this one if it is stopped meanwhile. If this process exits, the kernel answers for it.
 
+mod directories;
+mod group;
+mod marks;
 mod probe;
+mod reader;
+mod shared;
+mod waiting;
+mod watch;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+
+use nix::sys::eventfd::EventFd;
 
 use crate::event::{Nanos, Pid};
 use crate::kernel::process::ProcessHandle;
+use crate::telemetry::metrics::Metrics;
+use directories::Directories;
+use group::Group;
+use marks::Marker;
 pub use probe::probe;
+use reader::Reader;
+use shared::{Shared, wake};
+pub use watch::watch_if_asked;
 
 /// An execution of a gated file, which waits.
 #[derive(Debug)]
@@ -19,4 +47,107 @@ pub struct GatedExec {
     pub since: Nanos,
     /// The number with which it is answered.
     pub ticket: u64,
+}
+
+/// Reason why executions cannot wait.
+#[derive(Debug)]
+pub enum GateError {
+    /// What is missing on this host, with the remedy.
+    Missing(String),
+    /// A thread, or a descriptor for it, cannot be created.
+    Start(io::Error),
+}
+
+impl fmt::Display for GateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("executions of gated files do not wait: ")?;
+        match self {
+            Self::Missing(missing) => f.write_str(missing),
+            Self::Start(error) => write!(f, "the threads for them cannot be started: {error}"),
+        }
+    }
+}
+
+/// Threads that let executions of files wait. When it is dropped, all executions go on.
+pub struct Gate {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Gate {
+    /// Starts the threads, without files. `wakeup` is written to when an execution waits for the hot thread. `program` is
+    /// started to watch this process with the first file, and must call [`watch_if_asked`] first: `/proc/self/exe`
+    /// except in tests.
+    ///
+    /// # Errors
+    /// What the host or this process lacks.
+    pub fn start(
+        wakeup: Arc<EventFd>,
+        metrics: Arc<Metrics>,
+        program: PathBuf,
+    ) -> Result<Self, GateError> {
+        probe().map_err(GateError::Missing)?;
+        let group = Group::create()
+            .map_err(|error| GateError::Missing(format!("fanotify_init: {error}")))?;
+        let shared = Shared::new(group, wakeup, metrics);
+        let shared = Arc::new(shared.map_err(|error| GateError::Start(error.into()))?);
+        let mut gate = Self { shared, threads: Vec::new() };
+        gate.start_threads(program).map_err(GateError::Start)?;
+        Ok(gate)
+    }
+
+    fn start_threads(&mut self, program: PathBuf) -> io::Result<()> {
+        let reader = Reader::open(Arc::clone(&self.shared))?;
+        let directories = Directories::new()?;
+        let (sender, started) = sync_channel(1);
+        let builder = || thread::Builder::new().stack_size(256 * 1024);
+        self.threads.push(builder().name("gate".into()).spawn(move || {
+            // The other end waits for it.
+            let _sent = sender.send(nix::unistd::gettid());
+            reader.run();
+        })?);
+        let reader = started.recv().map_err(io::Error::other)?;
+        let marker = Marker::new(
+            Arc::clone(&self.shared),
+            program,
+            reader.as_raw().unsigned_abs(),
+            directories,
+        );
+        self.threads.push(builder().name("gate-marks".into()).spawn(move || marker.run())?);
+        Ok(())
+    }
+
+    /// Replaces the files whose executions wait, and lets them wait again if they do not any more. Another thread opens
+    /// the files.
+    pub fn set_files(&self, files: &[Box<[u8]>]) {
+        self.shared.order(|orders| orders.files = Some(files.to_vec()));
+    }
+
+    /// Looks whether other files have the paths of gated ones by now, in another thread.
+    pub fn check_marks(&self) {
+        self.shared.order(|orders| orders.rechecks = true);
+    }
+
+    /// Returns the next execution that waits: one whose user had the fewest others waiting when it came. Does not
+    /// allocate, and takes an atomic load while none waits.
+    pub fn next(&self) -> Option<GatedExec> {
+        self.shared.next()
+    }
+
+    /// Lets an execution go on. `false` if it did already, because it waited for 10 ms, or its process was killed.
+    pub fn answer(&self, ticket: u64) -> bool {
+        self.shared.answer(ticket)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shared.is_stopping.store(true, Relaxed);
+        wake(&self.shared.to_reader);
+        wake(&self.shared.to_marker);
+        for thread in self.threads.drain(..) {
+            // A thread that has panicked has closed nothing, but the group is closed with the last reference to it.
+            let _joined = thread.join();
+        }
+    }
 }

@@ -145,6 +145,29 @@ impl ProcFs {
         }
     }
 
+    /// Reads the effective IDs of a process that is open already, with its PID. `None` when it has exited.
+    pub fn adopt(&mut self, pid: Pid, pidfd: OwnedFd) -> Option<ProcessHandle> {
+        if self.has_pidfd_info {
+            let info = sys::pidfd_info(pidfd.as_fd()).ok()??;
+            return Some(ProcessHandle {
+                uid: Uid(info.euid),
+                gid: Gid(info.egid),
+                unified: (info.cgroup != 0).then_some(info.cgroup),
+                reference: Some(ProcessRef::Pidfd(pidfd)),
+                thread: None,
+            });
+        }
+        let (uid, gid) = self.ids(&ProcPath::new(pid, ""))?;
+        // The PID was not reused before the read if it belongs to the process after it.
+        sys::pidfd_alive(pidfd.as_fd()).then_some(ProcessHandle {
+            uid,
+            gid,
+            unified: None,
+            reference: Some(ProcessRef::Pidfd(pidfd)),
+            thread: None,
+        })
+    }
+
     /// Opens a process before Linux 6.13: its directory is owned by the effective IDs of the
     /// leader.
     fn open_process_by_stat(&mut self, pid: Pid, pidfd: Option<OwnedFd>) -> Option<ProcessHandle> {
@@ -245,9 +268,7 @@ impl ProcFs {
 
     /// Checks whether the leader has a real-time policy: `SCHED_FIFO` or `SCHED_RR`.
     pub fn is_real_time(&self, pid: Pid) -> bool {
-        sys::scheduling_policy(pid.get()).is_ok_and(|policy| {
-            matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
-        })
+        sys::scheduling_policy(pid.get()).is_ok_and(sys::is_real_time)
     }
 
     /// Returns a number that distinguishes a process from a later one with the same PID, and that
@@ -370,7 +391,7 @@ impl ProcFs {
 }
 
 /// Checks whether the process of a pidfd has exited, reaped or not: then the pidfd is readable.
-fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
@@ -434,6 +455,27 @@ mod tests {
         let loose = proc.open_process(pid).unwrap();
         assert_eq!((loose.uid, loose.gid), (asked.uid, asked.gid));
         assert_eq!(loose.unified, None);
+    }
+
+    #[test]
+    fn an_open_process_has_ids_until_it_is_reaped() {
+        let (mut proc, _) = ours();
+        let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let pid = Pid::new(child.id()).unwrap();
+        let pidfd = sys::pidfd_open(child.id()).unwrap();
+        let has_info = proc.has_pidfd_info;
+        for has_info in [has_info, false] {
+            proc.has_pidfd_info = has_info;
+            let handle = proc.adopt(pid, pidfd.try_clone().unwrap()).unwrap();
+            assert_eq!(handle.uid.0, nix::unistd::geteuid().as_raw());
+            assert!(!handle.has_exited());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for has_info in [has_info, false] {
+            proc.has_pidfd_info = has_info;
+            assert!(proc.adopt(pid, pidfd.try_clone().unwrap()).is_none());
+        }
     }
 
     #[test]
