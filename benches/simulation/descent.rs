@@ -36,7 +36,10 @@ impl Machine {
         }
         let program = PROGRAMS[process.program];
         let is_plain = program.shares_mounts && !program.is_hidden && program.invoked.is_none();
-        let is_known = !process.has_changed && !process.has_lost_change;
+        // Opened, but not evaluated until its executable is read or examined.
+        let is_waiting = self.opened.is_some_and(|(opened, _)| opened == pid)
+            || self.services.awaits_examination(pid);
+        let is_known = !process.has_changed && !process.has_lost_change && !is_waiting;
         let is_evaluated = is_known && is_plain && process.hang.is_none();
         if !is_evaluated || process.has_leader_exited || !process.threads.is_empty() {
             may = [0, 1].map(|one| may[one] || process.has_run[one]);

@@ -94,6 +94,19 @@ impl Services {
         }
     }
 
+    /// Checks whether the daemon has requested the examination of a process, and not taken the result.
+    pub(crate) fn awaits_examination(&self, process: u32) -> bool {
+        let is_asked = self.tasks.iter().any(|task| match task {
+            Task::Examine { examination, .. } => examination.pid.get() == process,
+            Task::Reload | Task::Plan(_) | Task::Provoke => false,
+        });
+        let is_reply = |reply: &WorkerReply| match reply {
+            WorkerReply::Examined { pid, .. } => pid.get() == process,
+            _ => false,
+        };
+        is_asked || self.replies.iter().any(is_reply)
+    }
+
     /// A reply arrives at the daemon.
     pub(crate) fn note(&mut self, key: Key) {
         let Some(index) = self.lookups.iter().position(|one| one.key == key) else { return };

@@ -411,6 +411,22 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_absolute_and_plain() {
+        for (path, is_valid) in [
+            ("/run/a.prom", true),
+            ("/run/.../a", true),
+            ("run/a.prom", false),
+            ("/run/../a", false),
+            ("/run/./a", false),
+            ("./a", false),
+        ] {
+            let (settings, wrong) = read(&format!("metrics_textfile = \"{path}\""));
+            assert_eq!(settings.metrics_textfile.is_some(), is_valid, "{path}");
+            assert_eq!(wrong.is_empty(), is_valid, "{path}: {wrong:?}");
+        }
+    }
+
+    #[test]
     fn all_errors_are_found_and_defaults_stay() {
         let (settings, wrong) = read(
             "root = \"sites/../x\"\nlegacy_rot = 1\nfast_moves = \"worm\"\nrecheck = 100\n\

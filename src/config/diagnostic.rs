@@ -313,6 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_100_columns_is_shown_whole() {
+        for (length, is_cut) in [(SHOWN_COLUMNS, false), (SHOWN_COLUMNS + 1, true)] {
+            let shown = diagnostic(1, 1, 1, &"a".repeat(length)).to_string();
+            assert_eq!(shown.contains('…'), is_cut, "{length}");
+        }
+    }
+
+    /// As many characters as fit into 40 columns: the one next to them has two.
+    #[test]
+    fn what_is_shown_before_the_caret_depends_on_the_width_of_that() {
+        let line = format!("{}{}{}", "\u{6f22}".repeat(100), "a".repeat(39), "b".repeat(100));
+        let shown = diagnostic(1, 140, 1, &line).to_string();
+        let expected = format!("    1 | …{}b", "a".repeat(39));
+        assert!(shown.lines().nth(1).unwrap().starts_with(&expected), "{shown}");
+        let shown = diagnostic(1, 139, 1, &line).to_string();
+        let expected = format!("    1 | …\u{6f22}{}ab", "a".repeat(38));
+        assert!(shown.lines().nth(1).unwrap().starts_with(&expected), "{shown}");
+    }
+
+    #[test]
     fn caret_may_stand_behind_the_line() {
         let shown = diagnostic(123_456, 4, 1, "abc").to_string();
         assert!(shown.ends_with("\n123456 | abc\n       |    ^"), "{shown}");

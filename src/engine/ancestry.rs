@@ -281,7 +281,9 @@ impl AncestryTable {
         // The process was found to run it after the first of the changes, which nobody had read by then.
         if since > at {
             let is_any = self.withdraw(from, &lost.program, began..first);
-            return self.withdraw(from, &lost.program, since..lost.until) || is_any;
+            // Other changes between the first and the last may have ended it at any time after it was read.
+            let ended = first.max(read_from);
+            return self.withdraw(from, &lost.program, ended..lost.until) || is_any;
         }
         let mut is_any = self.withdraw(from, &lost.program, began..since);
         // The last of the changes has begun it, or ended it just after the executable was read.

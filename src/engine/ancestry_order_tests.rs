@@ -255,3 +255,14 @@ fn a_child_born_after_an_exec_that_may_have_ended_the_program_is_not_below_it() 
     line.runs_since(50, [20, 25], false);
     assert!(!line.is_below(51));
 }
+
+/// As before, and the last of three execs follows the record too.
+#[test]
+fn a_child_born_between_two_execs_that_may_have_ended_the_program_is_not_below_it() {
+    let mut line = Lineage::new();
+    line.born(30, SHELL, 60);
+    line.runs(50, 10, true, true);
+    line.born(40, 50, 51);
+    line.runs_since(50, [20, 50], false);
+    assert!(!line.is_below(51));
+}

@@ -326,6 +326,8 @@ fn group_tables_are_checked() {
     }
     let partly = "version = 1\n[cgroup.a]\ncpu.weight = [1]\npids.max = 5\n";
     assert_eq!(read(partly).groups[0].settings[0].key, "pids.max");
+    let empty = "version = 1\n[cgroup.a]\n";
+    assert_eq!(complaints(empty), ["2:9: table without settings"]);
     let twice = "version = 1\n[cgroup.a]\npids.max = 1\n[cgroup.a]\npids.max = 2\n";
     assert_eq!(read(twice).groups.len(), 1);
     assert!(
