@@ -153,6 +153,7 @@ impl<K: Kernel> Engine<K> {
     ) -> Option<EvaluationResult> {
         let (evaluation, exe) = (job.evaluation, known.exe);
         self.last_decision.ids = Some((handle.uid, handle.gid));
+        self.last_decision.lacks_exe = matches!(exe, KnownExe::Unavailable);
         if let Some(needed) = self.note_program(evaluation, handle, known) {
             return Some(EvaluationResult::Needs(needed, Purpose::Decision));
         }

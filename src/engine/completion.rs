@@ -21,7 +21,7 @@ impl<K: Kernel> Engine<K> {
         outcome: Placement,
     ) {
         let evaluation = job.evaluation;
-        self.settle_gated(evaluation, outcome);
+        self.settle_gated(evaluation, handle, outcome);
         let now = self.kernel.now();
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(evaluation, handle, outcome, now);

@@ -24,6 +24,8 @@ const WOULD_MATCH: &str = "would-match";
 pub(super) struct LastDecision {
     pub(super) ids: Option<(Uid, Gid)>,
     pub(super) rule: Option<RuleId>,
+    /// Its executable could not be read.
+    pub(super) lacks_exe: bool,
     /// Link to the executable, recorded only while a client watches.
     exe: Option<Box<[u8]>>,
     /// Program in the history.

@@ -172,21 +172,33 @@ impl<K: Kernel> Engine<K> {
 
     /// Before an evaluation of a process takes effect: forgets that the gate moved it, or moves it back because no rule
     /// keeps it there.
-    pub(super) fn settle_gated(&mut self, evaluation: EvaluationRequest, outcome: Placement) {
+    pub(super) fn settle_gated(
+        &mut self,
+        evaluation: EvaluationRequest,
+        handle: Option<&ProcessHandle>,
+        outcome: Placement,
+    ) {
         let pid = evaluation.pid;
         if self.is_gated && outcome == Placement::Placed && evaluation.cause.contains(Cause::EXEC) {
             self.note_ungated();
         }
-        if self.gate.is_empty() || outcome == Placement::Waiting || !self.gate.contains(pid) {
-            return;
-        }
+        let Some(moved) = self.gate.get(pid) else { return };
+        let (has_executed, is_due) = (moved.has_executed(&evaluation), moved.is_due);
+        // The kernel takes the executable from a process before it reports its exit.
+        let has_exited = handle.is_none_or(|handle| self.kernel.has_exited(handle))
+            || self.last_decision.lacks_exe && has_executed;
         match outcome {
-            Placement::Gone | Placement::Replaced => self.gate.remove(pid),
+            Placement::Waiting => {}
+            Placement::Replaced => self.gate.remove(pid),
+            // What it ran is not known any more, but an exec that was reported has succeeded.
+            _ if has_exited && has_executed => self.confirm_gated(evaluation),
+            _ if has_exited && is_due => self.gate.remove(pid),
+            _ if has_exited => {}
             Placement::Placed | Placement::InPlace | Placement::WouldPlace | Placement::Sticky => {
-                self.hear_children();
-                self.gate.confirm(pid, evaluation.executed);
+                self.confirm_gated(evaluation);
             }
-            Placement::NoRule
+            Placement::Gone
+            | Placement::NoRule
             | Placement::Ignored
             | Placement::Inapplicable
             | Placement::Protected
@@ -207,8 +219,13 @@ impl<K: Kernel> Engine<K> {
                 }
                 self.gate.remove(pid);
             }
-            Placement::Waiting => {}
         }
+    }
+
+    /// Forgets a process that is where it belongs, and the children that its program created.
+    fn confirm_gated(&mut self, evaluation: EvaluationRequest) {
+        self.hear_children();
+        self.gate.confirm(evaluation.pid, evaluation.executed);
     }
 
     /// A process was moved after its execution. If its rule is gated, the file may have been replaced a moment before.

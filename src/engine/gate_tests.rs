@@ -171,3 +171,32 @@ fn children_whose_forks_were_lost_are_returned() {
     world.run_for(2 * SECOND);
     assert_eq!([101, 102].map(|raw| world.cgroup_of(raw)), ["/"; 2]);
 }
+
+/// The events of a process that becomes another user and executes a shell before are read after the execution began.
+#[test]
+fn an_earlier_exec_neither_confirms_nor_returns() {
+    let mut world = World::new(GATED);
+    world.engine.kernel.fork(SHELL, 101);
+    world.engine.kernel.set_uid(101, 1000);
+    world.engine.kernel.exec(101, "other");
+    world.executes(101);
+    world.run_for(SECOND / 100);
+    assert_eq!(world.cgroup_of(101), "/tools");
+    world.engine.kernel.exec(101, "tool");
+    world.run_for(SECOND);
+    assert_eq!((world.cgroup_of(101), world.returned()), ("/tools", 0));
+}
+
+/// The program has created a child and exited when its exec is evaluated: the child stays where it was born.
+#[test]
+fn children_of_a_program_that_has_exited_stay() {
+    let mut world = World::new(GATED);
+    world.waits(101, 1000);
+    world.engine.kernel.exec(101, "tool");
+    world.engine.kernel.fork(101, 102);
+    world.engine.kernel.exec(102, "other");
+    world.engine.kernel.processes.remove(&101);
+    world.run_for(SECOND);
+    assert_eq!((world.cgroup_of(102), world.returned()), ("/tools", 0));
+    assert!(world.engine.gate.is_empty());
+}

@@ -35,6 +35,7 @@ mod explain;
 mod external_moves;
 mod faults;
 mod flood;
+mod gate;
 mod groups;
 mod hang;
 mod hierarchy;

@@ -35,12 +35,21 @@ pub(super) struct Origin {
 #[derive(Clone, Debug)]
 pub(super) struct GateMove {
     pub(super) origin: Origin,
-    /// For a child, its creator and the time of its birth.
-    pub(super) birth: Option<(Pid, Nanos)>,
+    /// The creator of a child.
+    creator: Option<Pid>,
+    /// The time at which the execution began, or the child was born.
+    began: Nanos,
     /// The evaluation that follows, with all causes that wait for it.
     evaluation: EvaluationRequest,
     due: Nanos,
-    is_due: bool,
+    pub(super) is_due: bool,
+}
+
+impl GateMove {
+    /// Checks whether the evaluation is one for an exec of the process since, and not for an earlier one.
+    pub(super) fn has_executed(&self, evaluation: &EvaluationRequest) -> bool {
+        evaluation.executed.is_some_and(|executed| executed > self.began)
+    }
 }
 
 /// All such processes.
@@ -70,8 +79,8 @@ impl GateMoves {
 
     /// Records the process of `evaluation`, which was moved from `origin`.
     pub(super) fn add(&mut self, evaluation: EvaluationRequest, origin: Origin, due: Nanos) {
-        let (birth, is_due) = (None, false);
-        let moved = GateMove { origin, birth, evaluation, due, is_due };
+        let (creator, began, is_due) = (None, evaluation.since, false);
+        let moved = GateMove { origin, creator, began, evaluation, due, is_due };
         self.insert(evaluation.pid, moved);
     }
 
@@ -93,21 +102,21 @@ impl GateMoves {
         if !self.has_room(creator.origin.user) {
             return;
         }
-        let began = creator.birth.map_or(creator.evaluation.since, |(_, born)| born);
-        if at < began {
+        if at < creator.began {
             return;
         }
         let evaluation = EvaluationRequest::at_once(child, Cause::FORK | Cause::GATE, at);
         let origin = Origin { identity: None, ..creator.origin.clone() };
-        let (birth, due, is_due) = (Some((parent, at)), creator.due, false);
-        self.insert(child, GateMove { origin, birth, evaluation, due, is_due });
+        let (due, is_due) = (creator.due, false);
+        let creator = Some(parent);
+        self.insert(child, GateMove { origin, creator, began: at, evaluation, due, is_due });
     }
 
-    /// Adds what waits for a process to an evaluation of its exec. Returns whether another evaluation must wait, which
-    /// was added to that.
+    /// Adds what waits for a process to an evaluation of its exec. Returns whether the evaluation must wait, as one for
+    /// other changes or for an earlier exec does: then it was added to what waits.
     pub(in crate::engine) fn holds(&mut self, evaluation: &mut EvaluationRequest) -> bool {
         let Some(moved) = self.moves.get_mut(&evaluation.pid) else { return false };
-        if evaluation.cause.contains(Cause::EXEC) {
+        if moved.has_executed(evaluation) {
             evaluation.absorb(&moved.evaluation);
             return false;
         }
@@ -160,7 +169,8 @@ impl GateMoves {
         // A child is recorded after its creator, but the table has no order.
         loop {
             let is_left = |moved: &GateMove| {
-                moved.birth.is_some_and(|(creator, at)| left.contains(&creator) && at >= since)
+                let is_child = moved.creator.is_some_and(|creator| left.contains(&creator));
+                is_child && moved.began >= since
             };
             let more: Vec<Pid> = self
                 .moves
@@ -246,11 +256,16 @@ mod tests {
         let mut all = table();
         let mut change = EvaluationRequest::at_once(pid(5), Cause::UID, Nanos(20));
         assert!(all.holds(&mut change));
+        let mut earlier = EvaluationRequest::at_once(pid(5), Cause::EXEC, Nanos(9));
+        assert!(all.holds(&mut earlier));
         let mut exec = EvaluationRequest::at_once(pid(5), Cause::EXEC, Nanos(30));
         assert!(!all.holds(&mut exec));
-        assert_eq!((exec.cause, exec.since), (Cause::EXEC | Cause::UID | Cause::GATE, Nanos(10)));
+        assert_eq!((exec.cause, exec.since), (Cause::EXEC | Cause::UID | Cause::GATE, Nanos(9)));
         assert_eq!(all.next_due(Nanos(999)), None);
-        assert_eq!(all.next_due(DUE).map(|due| due.cause), Some(Cause::UID | Cause::GATE));
+        assert_eq!(
+            all.next_due(DUE).map(|due| due.cause),
+            Some(Cause::EXEC | Cause::UID | Cause::GATE)
+        );
         assert!(!all.holds(&mut change));
         let mut other = EvaluationRequest::at_once(pid(6), Cause::UID, Nanos(20));
         assert!(!all.holds(&mut other));

@@ -24,6 +24,12 @@ pub(super) fn fuse() -> &'static Path {
     FUSE.get_or_init(|| compile("fuse"))
 }
 
+/// Returns the program that is gated, and executes itself.
+pub(crate) fn gate() -> &'static Path {
+    static GATE: OnceLock<PathBuf> = OnceLock::new();
+    GATE.get_or_init(|| compile_as("gate", "gate-static", &["-static"]))
+}
+
 /// Returns the NSS module `cgt`.
 pub(crate) fn nss_module() -> &'static Path {
     static MODULE: OnceLock<PathBuf> = OnceLock::new();

@@ -253,7 +253,7 @@ pub(crate) fn run(arguments: &str) -> Output {
 }
 
 /// Parses `name value` lines and skips all others.
-pub(super) fn name_value_lines(text: &str) -> HashMap<String, i64> {
+pub(crate) fn name_value_lines(text: &str) -> HashMap<String, i64> {
     let pair = |line: &str| {
         let (name, value) = line.split_once(' ')?;
         Some((name.to_owned(), value.trim().parse().ok()?))

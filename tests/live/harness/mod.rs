@@ -24,8 +24,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 pub(crate) use actor::Actor;
-pub(crate) use build::{nss_module, pins};
-pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, run};
+pub(crate) use build::{gate, nss_module, pins};
+pub(crate) use daemon::{Daemon, Settings, Surroundings, cgruled, name_value_lines, run};
 pub(crate) use faults::{injected_faults, with_faults};
 pub(crate) use ground::{Ground, strangers};
 pub(crate) use name_service::NameService;
@@ -209,6 +209,11 @@ impl Live {
     /// Starts a process that does `steps` (see `actors.c`).
     pub(crate) fn actor(&self, steps: &str) -> Actor {
         Actor::start(&self.path("bin/actors"), steps)
+    }
+
+    /// Starts a program that writes lines as an actor does.
+    pub(crate) fn run_program(&self, program: &Path, arguments: &str) -> Actor {
+        Actor::start(program, arguments)
     }
 
     /// Starts a file system at `m` in [`BASE`] (see `fuse.c`) with one file, the actors program.
