@@ -1,8 +1,8 @@
 //! The gate: executions of the files of gated rules wait until their process is in its cgroup.
 //!
-//! The kernel suspends each execution of a marked file until this process answers it. [`reader`] reads the executions and
-//! lets each go on after 10 ms in any case; the hot thread takes and answers them; [`marks`] marks the files; another
-//! process, [`watch`], kills this one if it is stopped meanwhile. If this process exits, the kernel answers for it.
+//! The kernel suspends each execution of a marked file until this process answers it. `reader` reads the executions and
+//! lets each go on after 10 ms in any case; the hot thread takes and answers them; `marks` marks the files; another
+//! process, `watch`, kills this one if it is stopped meanwhile. If this process exits, the kernel answers for it.
 
 mod directories;
 mod group;

@@ -69,6 +69,7 @@ impl GateMoves {
         self.moves.len() < all && self.used.get(&user).is_none_or(|&used| used < of_user)
     }
 
+    #[cfg(test)]
     pub(in crate::engine) fn is_empty(&self) -> bool {
         self.moves.is_empty()
     }
