@@ -638,3 +638,19 @@ fn a_matcher_can_be_built_on_one_thread_and_used_on_another() {
     is_shared::<Matcher>();
     is_shared::<cgruled::rules::matcher::UserPlan>();
 }
+
+#[test]
+fn a_range_up_to_the_last_uid_is_not_for_all() {
+    for (first, last, others) in [(1000, u32::MAX, [0, 999]), (0, 999, [1000, u32::MAX - 1])] {
+        let users = vec![UserTest::Ids(Uid(first), Uid(last))];
+        let when = Criteria { users, ..Criteria::default() };
+        let matcher = Matcher::compile(Arc::from([rule(when, Criteria::default(), false)]));
+        let decide = |uid: u32| {
+            let plan = matcher.plan(&UserIdentity::nameless(Uid(uid)));
+            let facts = Facts { uid: Uid(uid), gid: Gid(7), exe: None, invoked: None };
+            matcher.decide(&plan, &facts)
+        };
+        assert_eq!([first, last - 1].map(decide), [Some(RuleId(0)); 2]);
+        assert_eq!(others.map(decide), [None; 2]);
+    }
+}

@@ -162,4 +162,11 @@ mod tests {
             assert_eq!(cut(&format!("a = [\n{value}\n")).len(), 1, "{value}");
         }
     }
+
+    #[test]
+    fn a_quoted_path_may_contain_the_quote() {
+        for header in ["[cgroup.\"a\\\"b\"]", "[cgroup.'a\\']", "[cgroup.\"a\\\\\"]"] {
+            assert_eq!(cut(&format!("[[rule]]\n{header}\n")).len(), 3, "{header}");
+        }
+    }
 }

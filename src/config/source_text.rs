@@ -249,4 +249,18 @@ mod tests {
         assert_eq!(kept[0].message, "e");
         assert_eq!(kept[101].message, "50 more warnings are not shown");
     }
+
+    #[test]
+    fn a_hundred_errors_are_shown_without_a_line_about_more() {
+        let file = file();
+        let text = SourceText::new(&file, "a\n");
+        for (count, shown) in [(KEPT, KEPT), (KEPT + 1, KEPT + 1)] {
+            let mut report = Diagnostics::new(&text);
+            (0..count).for_each(|_| report.error(0..1, "e"));
+            let found = report.finish();
+            assert_eq!(found.len(), shown);
+            let last = &found[found.len() - 1].message;
+            assert_eq!(last == "1 more errors are not shown", count > KEPT, "{last}");
+        }
+    }
 }

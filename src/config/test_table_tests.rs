@@ -187,6 +187,32 @@ fn a_user_has_one_uid_in_a_file() {
     assert_eq!(parsed.diagnostics[0].message, message);
 }
 
+/// Each combination of several values is a test.
+#[test]
+fn the_number_of_combinations_has_a_bound() {
+    let list =
+        |count: usize| (0..count).map(|n| format!("\"/a{n}\"")).collect::<Vec<_>>().join(", ");
+    let table = |users: usize, exes: usize| {
+        let users = list(users).replace('/', "");
+        let exes = list(exes);
+        let process = format!("user = [{users}], exe = [{exes}]");
+        read(&format!("{HEAD}[[test]]\nprocess = {{ {process} }}\nexpect = \"none\"\n"))
+    };
+    let at_most = table(20, MAX_TESTS / 20);
+    assert_eq!((at_most.tests.len(), at_most.diagnostics.len()), (MAX_TESTS, 0));
+    let more = table(20, MAX_TESTS / 20 + 1);
+    assert!(more.diagnostics[0].is_error(), "{:?}", more.diagnostics);
+}
+
+#[test]
+fn the_root_directory_is_a_place_and_no_program() {
+    let found = |key: &str, path: &str| {
+        complaints(&format!("process = {{ {key} = \"{path}\" }}\nexpect = \"none\"")).is_empty()
+    };
+    assert!(found("from", "/") && found("from", "/a") && found("exe", "/a"));
+    assert!(!found("exe", "/") && !found("from", "a") && !found("from", "//"));
+}
+
 #[test]
 fn the_number_of_tests_has_a_bound() {
     let test = "[[test]]\nprocess = {}\nexpect = \"none\"\n";

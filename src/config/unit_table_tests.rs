@@ -10,7 +10,9 @@ fn names_of_units() {
     for name in ["php-fpm.service", "user-1000.slice", "a@b.service", "dev-sda\\x2d1.swap"] {
         assert!(is_unit(name), "{name}");
     }
-    let long = "a".repeat(300) + ".service";
+    let of_length = |length: usize| "a".repeat(length - ".service".len()) + ".service";
+    assert!(is_unit(&of_length(MOST)));
+    let long = of_length(MOST + 1);
     for name in
         ["php-fpm", ".service", "-.slice", "--all.service", "a b.service", "a@.service", &long]
     {

@@ -9,7 +9,7 @@ use super::{EarlierRules, Unreachable, dead, id};
 use crate::event::{Gid, Uid};
 use crate::rules::glob::Glob;
 use crate::rules::human::HumanUids;
-use crate::rules::subsumption::{is_empty, subsumes};
+use crate::rules::subsumption::{accepts_any_group, have_common_users, is_empty, subsumes};
 use crate::rules::{
     Action, Criteria, ExeTest, GroupTest, LeaveUnits, Negated, Origin, Rule, RuleId, UserTest,
 };
@@ -135,4 +135,89 @@ proptest! {
     fn the_index_misses_no_covering_rule(rules in vec(rule(), 0..8)) {
         prop_assert_eq!(dead(&rules), by_pairs(&rules));
     }
+}
+
+/// Two rules: what `wide` requires and excludes, and the same of `narrow`.
+fn covers(wide: [&Criteria; 2], narrow: [&Criteria; 2]) -> bool {
+    let rule = |[when, not]: [&Criteria; 2]| Rule {
+        when: when.clone(),
+        not: not.clone().into(),
+        ..with(Vec::new(), Vec::new())
+    };
+    subsumes(&rule(wide), &rule(narrow))
+}
+
+#[test]
+fn a_rule_covers_one_that_excludes_as_much() {
+    let ids = |all: &[u32]| all.iter().map(|&n| UserTest::Ids(Uid(n), Uid(n))).collect();
+    let users = |all: &[u32]| Criteria { users: ids(all), ..Criteria::default() };
+    let groups = |all: &[u32]| Criteria {
+        groups: all.iter().map(|&n| GroupTest::Ids(Gid(n), Gid(n))).collect(),
+        ..Criteria::default()
+    };
+    let exes = |all: &[&str]| Criteria {
+        exes: all.iter().map(|path| ExeTest::Path(path.as_bytes().to_vec())).collect(),
+        ..Criteria::default()
+    };
+    let all = &Criteria::default();
+    for (less, more) in [
+        (users(&[5]), users(&[5, 6])),
+        (groups(&[5]), groups(&[5, 6])),
+        (exes(&["/a/x"]), exes(&["/a/x", "/a/y"])),
+    ] {
+        assert!(covers([all, &less], [all, &more]) && covers([all, all], [all, &more]));
+        assert!(!covers([all, &more], [all, &less]) && !covers([all, &less], [all, all]));
+    }
+    for (one, other) in
+        [(users(&[5]), users(&[6])), (groups(&[5]), groups(&[6])), (exes(&["/a/x"]), exes(&["/b"]))]
+    {
+        assert!(!covers([all, &one], [all, &other]));
+        // Who is required is not excluded.
+        let holds = |when: &Criteria, not: &Criteria| {
+            let rule = with(Vec::new(), Vec::new());
+            !is_empty(&Rule { when: when.clone(), not: not.clone().into(), ..rule })
+        };
+        assert!(!holds(&one, &one) && holds(&one, &other) && holds(&one, all) && holds(all, &one));
+    }
+    let excludes = |exe_anywhere: bool| Rule {
+        not: exes(&["/a/x"]).into(),
+        exe_anywhere,
+        ..with(Vec::new(), Vec::new())
+    };
+    for (wide, narrow, expected) in
+        [(false, false, true), (false, true, true), (true, true, true), (true, false, false)]
+    {
+        assert_eq!(subsumes(&excludes(wide), &excludes(narrow)), expected, "{wide} {narrow}");
+    }
+}
+
+#[test]
+fn patterns_of_executables_cover_themselves_and_longer_ones() {
+    let path = |text: &str| ExeTest::PathGlob(Glob::parse(text.as_bytes()).unwrap());
+    let base = |text: &str| ExeTest::BaseGlob(Glob::parse(text.as_bytes()).unwrap());
+    let covers = |wide: &ExeTest, narrow: &ExeTest| {
+        subsumes(&with(Vec::new(), vec![wide.clone()]), &with(Vec::new(), vec![narrow.clone()]))
+    };
+    let paths = [path("/a/*x"), path("/b/*y"), path("/a/**"), path("/a/x*z")];
+    let bases = [base("*x"), base("*y"), base("a*"), base("ab*z")];
+    for [one, other, wide, narrow] in [paths, bases] {
+        assert!(covers(&one, &one) && covers(&wide, &narrow) && covers(&wide, &wide));
+        assert!(!covers(&one, &other) && !covers(&narrow, &wide) && !covers(&one, &wide));
+    }
+}
+
+#[test]
+fn ranges_that_touch_have_a_common_user_and_groups_are_a_restriction() {
+    let ids = |first, last| [UserTest::Ids(Uid(first), Uid(last))];
+    for (one, other, expected) in [
+        (ids(9, 12), ids(5, 9), true),
+        (ids(5, 9), ids(9, 12), true),
+        (ids(10, 12), ids(5, 9), false),
+        (ids(5, 8), ids(9, 12), false),
+    ] {
+        assert_eq!(have_common_users(&one, &other), expected);
+    }
+    let groups = |groups: Vec<GroupTest>| Criteria { groups, ..Criteria::default() };
+    assert!(accepts_any_group(&groups(Vec::new())));
+    assert!(!accepts_any_group(&groups(vec![GroupTest::Ids(Gid(5), Gid(9))])));
 }

@@ -330,4 +330,12 @@ mod tests {
         assert!(resolved.unwrap().not.is_empty());
         assert_eq!(unknown, [UnknownName::Group("x".to_owned())]);
     }
+
+    #[test]
+    fn a_name_of_digits_and_a_group_are_no_missing_user() {
+        for (name, expected) in [("alice", true), ("10a", true), ("1000", false)] {
+            assert_eq!(UnknownName::User(name.to_owned()).is_user(), expected, "{name}");
+        }
+        assert!(!UnknownName::Group("web".to_owned()).is_user());
+    }
 }

@@ -74,6 +74,8 @@ mod tests {
 
     use super::*;
     use crate::config::rules_toml;
+    use crate::event::Uid;
+    use crate::rules::human::HumanUids;
 
     fn of(keys: &str) -> Option<Overbroad> {
         let text = format!("version = 1\n[[rule]]\n{}", keys.replace("; ", "\n"));
@@ -107,5 +109,20 @@ mod tests {
             assert_eq!(of(&format!("cgroup = \"a\"; {criteria}")), None, "{criteria}");
             assert_eq!(of(&format!("ignore = true; {criteria}")), None, "{criteria}");
         }
+    }
+
+    /// The range of human users is that of the host.
+    #[test]
+    fn human_users_are_system_users_only_where_their_range_has_these() {
+        let parsed = rules_toml::parse(
+            &Arc::from(Path::new("/a.toml")),
+            "version = 1\n[[rule]]\nuser = 5\ncgroup = \"a\"\nleave_units = true\n",
+        );
+        let of = |first: u32| {
+            let mut rule = parsed.rules[0].rule.clone();
+            rule.when.users = vec![UserTest::Human(HumanUids::new(Uid(first), []))];
+            width(&rule)
+        };
+        assert_eq!([1000, 999].map(of), [None, Some(Overbroad::System)]);
     }
 }
