@@ -255,6 +255,7 @@ impl<K: Kernel> Engine<K> {
             self.metrics.broken_pins.increment();
             return false;
         }
+        self.last_decision.pin = Some(pin);
         true
     }
 

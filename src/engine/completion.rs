@@ -7,6 +7,7 @@ use super::rechecks::attempts_before;
 use super::rescan::Urgency;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::{Placement, is_momentary};
+use crate::engine::sticky::Pin;
 use crate::event::{Cause, Nanos, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::tracking::fork_tracker::Evaluated;
@@ -23,6 +24,8 @@ impl<K: Kernel> Engine<K> {
         let evaluation = job.evaluation;
         self.settle_gated(evaluation, handle, outcome);
         let now = self.kernel.now();
+        // The process may have exited since, and another one have its PID.
+        let pin = self.last_decision.pin;
         let target = job.is_asked.then(|| self.target_names(outcome));
         self.account(evaluation, handle, outcome, now);
         let is_of_root = handle.is_some_and(|handle| handle.uid == Uid(0));
@@ -32,7 +35,7 @@ impl<K: Kernel> Engine<K> {
         self.conclude(job, outcome, now);
         let opened = self.stage_began;
         match outcome {
-            Placement::Sticky => self.finish_pinned(evaluation, opened),
+            Placement::Sticky => self.finish_pinned(evaluation, opened, pin),
             // Children of a process that waits are candidates until the reply arrives.
             Placement::Waiting => {
                 let since = self.rescan.since(evaluation);
@@ -65,8 +68,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Children of a pinned process are only evaluated for their own events, but not those that were born between
     /// a change of the process and its pin.
-    fn finish_pinned(&mut self, evaluation: EvaluationRequest, opened: Nanos) {
-        let pin = self.sticky.pin(evaluation.pid, &mut self.kernel);
+    fn finish_pinned(&mut self, evaluation: EvaluationRequest, opened: Nanos, pin: Option<Pin>) {
         // An evaluation for an earlier change may still wait for another thread.
         let waits_since = self.intake.forks.waits_since(evaluation.pid);
         let since = waits_since.map_or(evaluation.since, |since| since.min(evaluation.since));

@@ -10,6 +10,7 @@ use crate::control::history::recorder::HistoryRecorder;
 use crate::control::outcome::EvaluationOutcome;
 use crate::engine::kernel::Kernel;
 use crate::engine::placer::Placement;
+use crate::engine::sticky::Pin;
 use crate::event::{Cause, Gid, Nanos, Uid};
 use crate::kernel::process::ProcessHandle;
 use crate::placement::KnownExe;
@@ -24,6 +25,8 @@ const WOULD_MATCH: &str = "would-match";
 pub(super) struct LastDecision {
     pub(super) ids: Option<(Uid, Gid)>,
     pub(super) rule: Option<RuleId>,
+    /// Its pin, if that decided.
+    pub(super) pin: Option<Pin>,
     /// Its executable could not be read.
     pub(super) lacks_exe: bool,
     /// Link to the executable, recorded only while a client watches.
